@@ -1,0 +1,514 @@
+/**
+ * The requests of one version, from the call to the answer.
+ *
+ * Every accepted request is in exactly one of three places, and is answered exactly once:
+ *
+ *   waiting   in a bounded queue on the main thread, because every slot is taken
+ *   in a slot of the ring: queued for a lane, running, or done
+ *   answered  its promise has settled
+ *
+ * An answered request may still be in its slot: its caller gave up (timeout, abort, drop) while the native
+ * call was running. It is then *abandoned*; it goes on counting as in flight and its slot and memory stay its
+ * own until the lane has completed it.
+ */
+
+import { strict as assert } from 'node:assert';
+import { Alarm } from './alarm.js';
+import { monotonicMs } from './clock.js';
+import type { DropReason, EndpointStuckError, QueueFullError, TimeoutPhase } from './errors.js';
+import type { KeepAlive } from './keep-alive.js';
+import { LatencyRecorder, type LatencyStats } from './latency.js';
+import type { ResolvedEndpointOptions } from './options.js';
+import { PendingQueue, type QueueLinks } from './pending-queue.js';
+import type { RegionTable } from './regions.js';
+import {
+  detachRequest,
+  type EncodedRequest,
+  encodeRequest,
+  type RequestContext,
+  type RequestPayload,
+  writeRequest,
+} from './request.js';
+import * as requestErrors from './request-errors.js';
+import type { VersionIdentity } from './request-errors.js';
+import { copyOut, HandlerResponse } from './response.js';
+import {
+  responseRoomAt,
+  SLOT,
+  SLOT_DOUBLE,
+  STATE,
+  STATUS,
+  slotAt,
+  slotDoubleAt,
+} from './ring/layout.js';
+import { NO_SLOT, type RingProducer } from './ring/producer.js';
+
+/** What the dispatcher tells the version it works for. */
+export interface DispatcherHooks {
+  /** A caller was answered with a timeout. */
+  timedOut(phase: TimeoutPhase, timeoutMs: number): void;
+  /** A caller was answered while its native call goes on. */
+  abandoned(lane: number): void;
+  /** A request was refused for want of room. */
+  shed(error: QueueFullError | EndpointStuckError): void;
+  /** An abandoned call has outlived its grace. */
+  callStuck(lane: number): void;
+  /** An abandoned call has returned. */
+  callReturned(lane: number): void;
+  /** Takes the large response that a lane has posted for a slot. */
+  takePosted(lane: number, slot: number): ArrayBuffer;
+  /** Something has left; there may be nothing in flight any more. */
+  requestLeft(): void;
+}
+
+/** Requests by how they ended, since the version was loaded. Each accepted one ends in exactly one. */
+export interface OutcomeTotals {
+  /** Answered with a response. */
+  succeeded: number;
+  /** `handler_entry` returned an error code. */
+  failed: number;
+  /** The response could not be used: too large, or not readable. */
+  badResponse: number;
+  /** The deadline passed before a lane began. */
+  timedOutQueued: number;
+  /** The deadline passed during the native call. */
+  timedOutRunning: number;
+  /** The caller's signal was aborted. */
+  aborted: number;
+  /** Taken away by a swap, an unload, a drain timeout, `close` or a stuck endpoint. */
+  dropped: number;
+  /** The lane's thread ended during the call. */
+  laneExited: number;
+  /** Refused at the door for want of room. These were not accepted. */
+  shed: number;
+}
+
+/** What the dispatcher adds to a version's statistics. */
+export interface DispatcherStats {
+  /** Accepted and not begun: on the main thread and in the ring. */
+  queued: number;
+  /** Native calls going on, abandoned ones included. */
+  running: number;
+  /** Native calls going on that nobody waits for. */
+  abandoned: number;
+  totals: OutcomeTotals;
+  latency: {
+    /** From the call until a lane began. */
+    queue: LatencyStats;
+    /** The native call. */
+    run: LatencyStats;
+  };
+}
+
+/** One request, until its slot is free again. */
+class Pending implements QueueLinks<Pending> {
+  previous: Pending | null = null;
+  next: Pending | null = null;
+  answered = false;
+  region = 0;
+  /** When its lane counts as stuck, in monotonic milliseconds; set when it is abandoned. */
+  graceEndsMs = Number.POSITIVE_INFINITY;
+  signal: AbortSignal | null = null;
+  onAbort: (() => void) | null = null;
+
+  constructor(
+    readonly resolve: (response: HandlerResponse) => void,
+    readonly reject: (reason: unknown) => void,
+    public request: EncodedRequest,
+    readonly submittedMs: number,
+    readonly deadlineMs: number,
+    readonly timeoutMs: number,
+    public slot: number,
+  ) {}
+}
+
+export interface DispatcherParts {
+  identity: VersionIdentity;
+  options: ResolvedEndpointOptions;
+  ring: RingProducer;
+  regions: RegionTable;
+  keepAlive: KeepAlive;
+  hooks: DispatcherHooks;
+}
+
+export class Dispatcher {
+  readonly #identity: VersionIdentity;
+  readonly #options: ResolvedEndpointOptions;
+  readonly #ring: RingProducer;
+  readonly #room: Buffer;
+  readonly #regions: RegionTable;
+  readonly #keepAlive: KeepAlive;
+  readonly #hooks: DispatcherHooks;
+  readonly #waiting = new PendingQueue<Pending>();
+  readonly #bySlot: (Pending | undefined)[];
+  readonly #alarm = new Alarm((nowMs) => this.#expire(nowMs));
+  readonly #queueLatency = new LatencyRecorder();
+  readonly #runLatency = new LatencyRecorder();
+  #abandoned = 0;
+  /** Why nothing is accepted although the version is active; null if it is. */
+  #stuck: EndpointStuckError | null = null;
+  readonly #totals: OutcomeTotals = {
+    succeeded: 0,
+    failed: 0,
+    badResponse: 0,
+    timedOutQueued: 0,
+    timedOutRunning: 0,
+    aborted: 0,
+    dropped: 0,
+    laneExited: 0,
+    shed: 0,
+  };
+
+  constructor(parts: DispatcherParts) {
+    this.#identity = parts.identity;
+    this.#options = parts.options;
+    this.#ring = parts.ring;
+    this.#room = Buffer.from(parts.ring.memory);
+    this.#regions = parts.regions;
+    this.#keepAlive = parts.keepAlive;
+    this.#hooks = parts.hooks;
+    this.#bySlot = new Array(parts.ring.layout.slots).fill(undefined);
+  }
+
+  // ---- In --------------------------------------------------------------------------------------
+
+  /** Accepts a request, or rejects. Everything up to the place in the queue happens before it returns. */
+  execute(
+    context: RequestContext | undefined,
+    request: RequestPayload,
+    timeoutMs: number,
+    signal: AbortSignal | undefined,
+  ): Promise<HandlerResponse> {
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) {
+        reject(signal.reason);
+        return;
+      }
+      // Throws, which rejects, before anything is taken.
+      const encoded = encodeRequest(context, request, this.#options.maxPayloadBytes);
+      if (this.#stuck !== null) throw this.#shed(this.#stuck);
+      const waits = this.#waiting.length > 0 || !this.#ring.hasFreeSlot;
+      if (waits && this.#waiting.length >= this.#options.maxQueue) throw this.#shed(requestErrors.queueFull(this.#identity, this.#options));
+      if (!this.#ring.acquire()) throw requestErrors.notServing(this.#identity);
+
+      const submittedMs = monotonicMs();
+      const deadlineMs = submittedMs + timeoutMs;
+      const pending = new Pending(
+        resolve,
+        reject,
+        waits ? detachRequest(encoded) : encoded,
+        submittedMs,
+        deadlineMs,
+        timeoutMs,
+        NO_SLOT,
+      );
+      this.#keepAlive.hold();
+      if (signal !== undefined) this.#follow(pending, signal);
+      if (waits) this.#waiting.push(pending);
+      else this.#submit(pending);
+      this.#alarm.set(deadlineMs);
+    });
+  }
+
+  #submit(pending: Pending): void {
+    const ring = this.#ring;
+    const slot = ring.takeSlot();
+    assert(slot !== NO_SLOT, 'a slot was free');
+    try {
+      pending.region = writeRequest(ring, this.#room, this.#regions, slot, pending.request);
+    } catch (error) {
+      // Shared memory for a large request could not be had.
+      ring.freeSlot(slot);
+      ring.release();
+      this.#totals.dropped += 1;
+      this.#reject(pending, error);
+      return;
+    }
+    pending.slot = slot;
+    this.#bySlot[slot] = pending;
+    ring.submit(slot, pending.deadlineMs);
+  }
+
+  /** Moves waiting requests into free slots. */
+  #refill(): void {
+    while (this.#waiting.length > 0 && this.#ring.hasFreeSlot) {
+      const pending = this.#waiting.shift();
+      if (pending !== null) this.#submit(pending);
+    }
+  }
+
+  #follow(pending: Pending, signal: AbortSignal): void {
+    pending.signal = signal;
+    pending.onAbort = () => this.#abort(pending, signal);
+    signal.addEventListener('abort', pending.onAbort, { once: true });
+  }
+
+  // ---- Out: the lane has completed it ----------------------------------------------------------
+
+  /** Answers everything that the lanes have completed. Called when the doorbell rings. */
+  collect(): void {
+    this.#ring.collect(this.#settle);
+    this.#refill();
+    this.#hooks.requestLeft();
+  }
+
+  readonly #settle = (slot: number): void => {
+    const pending = this.#bySlot[slot];
+    assert(pending !== undefined, 'a completed slot has a request');
+    const { words } = this.#ring;
+    const status = words[slotAt(this.#ring.layout, slot) + SLOT.STATUS];
+    // Taken even if nobody waits for it: it must not be found by the slot's next request.
+    const posted =
+      status === STATUS.OK_POSTED
+        ? this.#hooks.takePosted(this.#ring.laneOf(slot), slot)
+        : undefined;
+    if (!pending.answered) this.#answerFromSlot(pending, slot, status, posted);
+    else if (status !== STATUS.WITHDRAWN) this.#returned(pending);
+    this.#vacate(pending);
+  };
+
+  /** A call that was abandoned has come back. */
+  #returned(pending: Pending): void {
+    this.#abandoned -= 1;
+    this.#hooks.callReturned(this.#ring.laneOf(pending.slot));
+  }
+
+  #vacate(pending: Pending): void {
+    if (pending.region !== 0) this.#regions.giveBack(pending.region);
+    this.#bySlot[pending.slot] = undefined;
+    this.#ring.freeSlot(pending.slot);
+  }
+
+  #answerFromSlot(
+    pending: Pending,
+    slot: number,
+    status: number | undefined,
+    posted: ArrayBuffer | undefined,
+  ): void {
+    const { words, doubles, bytes, layout } = this.#ring;
+    const timesAt = slotDoubleAt(layout, slot);
+    const startedMs = doubles[timesAt + SLOT_DOUBLE.STARTED_MS] ?? 0;
+    const finishedMs = doubles[timesAt + SLOT_DOUBLE.FINISHED_MS] ?? 0;
+    const length = doubles[timesAt + SLOT_DOUBLE.RESPONSE_LENGTH] ?? 0;
+    const roomAt = responseRoomAt(layout, slot);
+    // The clocks of two threads agree to about a microsecond.
+    const queuedMs = Math.max(0, startedMs - pending.submittedMs);
+    const ranMs = finishedMs - startedMs;
+    if (status === STATUS.EXPIRED) {
+      this.#timedOut(pending, 'queued');
+      return;
+    }
+    this.#queueLatency.record(queuedMs, finishedMs);
+    this.#runLatency.record(ranMs, finishedMs);
+    switch (status) {
+      case STATUS.OK:
+      case STATUS.OK_POSTED: {
+        const body = posted === undefined ? copyOut(bytes, roomAt, length) : new Uint8Array(posted);
+        this.#totals.succeeded += 1;
+        this.#answered(pending);
+        pending.resolve(new HandlerResponse(body, this.#identity.version, queuedMs, ranMs));
+        return;
+      }
+      case STATUS.HANDLER_FAILED: {
+        const code = words[slotAt(layout, slot) + SLOT.HANDLER_CODE] ?? 0;
+        const message = this.#room.toString('utf8', roomAt, roomAt + length);
+        this.#totals.failed += 1;
+        this.#reject(pending, requestErrors.handlerFailed(this.#identity, code, message));
+        return;
+      }
+      case STATUS.RESPONSE_TOO_LARGE:
+        this.#totals.badResponse += 1;
+        this.#reject(pending, requestErrors.responseTooLarge(this.#identity, this.#options, length));
+        return;
+      case STATUS.INVALID_RESPONSE: {
+        const defect = this.#room.toString('utf8', roomAt, roomAt + length);
+        this.#totals.badResponse += 1;
+        this.#reject(pending, requestErrors.invalidResponse(this.#identity, defect));
+        return;
+      }
+      default:
+        assert.fail(`a lane completed a waiting request with status ${status}`);
+    }
+  }
+
+  /** Answers the request whose call died with its lane. The ring has cleaned up already. */
+  buried(slot: number, cause: unknown): void {
+    const pending = this.#bySlot[slot];
+    assert(pending !== undefined, 'a running slot has a request');
+    if (pending.answered) {
+      this.#abandoned -= 1;
+    } else {
+      this.#totals.laneExited += 1;
+      this.#reject(pending, requestErrors.laneExited(this.#identity, cause));
+    }
+    this.#vacate(pending);
+    this.#refill();
+    this.#hooks.requestLeft();
+  }
+
+  // ---- Out: the caller gives up, or we do --------------------------------------------------------
+
+  /** Answers everything that is due. Fired by the alarm. */
+  #expire(nowMs: number): void {
+    // What is done is done, even if its deadline passed while this thread was busy.
+    this.collect();
+    let nextMs = Number.POSITIVE_INFINITY;
+    for (const pending of this.#waiting) {
+      if (pending.deadlineMs <= nowMs) this.#giveUp(pending, (phase) => this.#timedOut(pending, phase));
+      else nextMs = Math.min(nextMs, pending.deadlineMs);
+    }
+    for (const pending of this.#bySlot) {
+      if (pending === undefined) continue;
+      if (!pending.answered && pending.deadlineMs <= nowMs) {
+        this.#giveUp(pending, (phase) => this.#timedOut(pending, phase));
+      }
+      if (pending.answered && pending.graceEndsMs <= nowMs) {
+        pending.graceEndsMs = Number.POSITIVE_INFINITY;
+        if (this.#ring.stateOf(pending.slot) === STATE.RUNNING) {
+          this.#hooks.callStuck(this.#ring.laneOf(pending.slot));
+        }
+      }
+      nextMs = Math.min(nextMs, pending.answered ? pending.graceEndsMs : pending.deadlineMs);
+    }
+    if (nextMs !== Number.POSITIVE_INFINITY) this.#alarm.set(nextMs);
+    this.#hooks.requestLeft();
+  }
+
+  #abort(pending: Pending, signal: AbortSignal): void {
+    this.collect();
+    if (pending.answered) return;
+    this.#giveUp(pending, () => {
+      this.#totals.aborted += 1;
+      this.#reject(pending, signal.reason);
+    });
+    this.#hooks.requestLeft();
+  }
+
+  /** Answers everything that is left, because the version is being taken away. */
+  dropAll(reason: DropReason): void {
+    this.collect();
+    this.#giveUpAll((pending, phase) => {
+      this.#totals.dropped += 1;
+      this.#reject(pending, requestErrors.dropped(this.#identity, reason, phase));
+    });
+    this.#hooks.requestLeft();
+  }
+
+  /** Refuses new requests and answers the queued ones, because no lane is left that could take them. */
+  becomeStuck(stuckLanes: number): void {
+    const error = requestErrors.endpointStuck(this.#identity, this.#options, stuckLanes);
+    this.#stuck = error;
+    for (const pending of [...this.#waiting, ...this.#inSlots()]) {
+      if (pending.answered || (pending.slot !== NO_SLOT && !this.#ring.withdraw(pending.slot))) continue;
+      if (pending.slot === NO_SLOT) this.#leaveQueue(pending);
+      this.#totals.dropped += 1;
+      this.#reject(pending, requestErrors.endpointStuck(this.#identity, this.#options, stuckLanes));
+    }
+    this.#hooks.requestLeft();
+  }
+
+  /** Accepts requests again: a lane has come back. */
+  becomeUnstuck(): void {
+    this.#stuck = null;
+  }
+
+  #giveUpAll(answer: (pending: Pending, phase: TimeoutPhase) => void): void {
+    for (const pending of [...this.#waiting, ...this.#inSlots()]) {
+      if (!pending.answered) this.#giveUp(pending, (phase) => answer(pending, phase));
+    }
+  }
+
+  #inSlots(): Pending[] {
+    return this.#bySlot.filter((pending) => pending !== undefined);
+  }
+
+  /**
+   * The one way to answer a request that no lane has completed: from the queue it is removed, in the ring it is
+   * withdrawn, and if it runs already its cancel flag is raised and it becomes abandoned.
+   */
+  #giveUp(pending: Pending, answer: (phase: TimeoutPhase) => void): void {
+    if (pending.slot === NO_SLOT) {
+      this.#leaveQueue(pending);
+      answer('queued');
+    } else if (this.#ring.withdraw(pending.slot)) {
+      answer('queued');
+    } else {
+      this.#ring.cancel(pending.slot);
+      this.#abandoned += 1;
+      pending.graceEndsMs = monotonicMs() + this.#options.cancelGraceMs;
+      this.#alarm.set(pending.graceEndsMs);
+      answer('running');
+      this.#hooks.abandoned(this.#ring.laneOf(pending.slot));
+    }
+  }
+
+  #leaveQueue(pending: Pending): void {
+    this.#waiting.remove(pending);
+    this.#ring.release();
+  }
+
+  #timedOut(pending: Pending, phase: TimeoutPhase): void {
+    const { timeoutMs } = pending;
+    if (phase === 'queued') this.#totals.timedOutQueued += 1;
+    else this.#totals.timedOutRunning += 1;
+    this.#reject(pending, requestErrors.timedOut(this.#identity, timeoutMs, phase));
+    this.#hooks.timedOut(phase, timeoutMs);
+  }
+
+  #reject(pending: Pending, reason: unknown): void {
+    this.#answered(pending);
+    pending.reject(reason);
+  }
+
+  /** What every answer has in common. */
+  #answered(pending: Pending): void {
+    assert(!pending.answered, 'a request is answered once');
+    pending.answered = true;
+    if (pending.onAbort !== null) pending.signal?.removeEventListener('abort', pending.onAbort);
+    this.#keepAlive.release();
+  }
+
+  // ---- State -------------------------------------------------------------------------------------
+
+  /** Whether nothing is in flight and every answer has been given. */
+  get idle(): boolean {
+    return this.#ring.inFlight === 0 && this.#ring.empty;
+  }
+
+  /** Native calls going on that nobody waits for. */
+  get abandoned(): number {
+    return this.#abandoned;
+  }
+
+  get totals(): Readonly<OutcomeTotals> {
+    return this.#totals;
+  }
+
+  stats(): DispatcherStats {
+    const nowMs = monotonicMs();
+    const slots = this.#inSlots();
+    const running = slots.filter(({ slot }) => this.#ring.stateOf(slot) === STATE.RUNNING).length;
+    const queued = slots.filter(({ slot }) => this.#ring.stateOf(slot) === STATE.QUEUED).length;
+    return {
+      queued: this.#waiting.length + queued,
+      running,
+      abandoned: this.#abandoned,
+      totals: { ...this.#totals },
+      latency: {
+        queue: this.#queueLatency.stats(nowMs),
+        run: this.#runLatency.stats(nowMs),
+      },
+    };
+  }
+
+  /** Stops the clock. Nothing may be in flight. */
+  dispose(): void {
+    this.#alarm.clear();
+  }
+
+  #shed<E extends QueueFullError | EndpointStuckError>(error: E): E {
+    this.#totals.shed += 1;
+    this.#hooks.shed(error);
+    return error;
+  }
+}

@@ -1,0 +1,22 @@
+/** How a version's end went. */
+
+/** What became of a version that was swapped out, unloaded or closed. */
+export interface DrainReport {
+  endpoint: string;
+  version: number;
+  /** Milliseconds from the moment it took no more requests until this report. */
+  tookMs: number;
+  /** Requests that were answered by the handler meanwhile, with a response or an error. */
+  finished: number;
+  /** Requests that were taken away from their callers: by an immediate swap, or at the drain timeout. */
+  dropped: number;
+  /** Native calls that outlived their callers' wait: answered before they returned, and going on now. */
+  abandoned: number;
+  /**
+   * `unloaded`: the library was seen gone from the process's mappings. `resident`: it is still there, see
+   * `reason`. `unverified`: this platform does not tell.
+   */
+  library: 'unloaded' | 'resident' | 'unverified';
+  /** Why the library is not known to be unloaded. */
+  reason?: string;
+}

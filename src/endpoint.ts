@@ -1,0 +1,225 @@
+/**
+ * One endpoint: its active version, its draining ones, and the order of what is done to it. Loads, swaps and
+ * unloads of one endpoint run one after the other; different endpoints do not wait for each other.
+ */
+
+import { strict as assert } from 'node:assert';
+import type { DrainReport } from './drain-report.js';
+import { DrainingLimitError, type DropReason, NotLoadedError } from './errors.js';
+import type { Report } from './events.js';
+import type { KeepAlive } from './keep-alive.js';
+import type { LibraryStore } from './library/store.js';
+import {
+  type EndpointOptions,
+  type ResolvedEndpointOptions,
+  resolveEndpointOptions,
+} from './options.js';
+import type { VersionIdentity } from './request-errors.js';
+import { Version, type VersionStats } from './version.js';
+
+/** What a swap did. */
+export interface SwapResult {
+  /** True: the new version is active. A swap that fails rejects. */
+  swapped: true;
+  /** Requests in flight on the old version when it was swapped out; 0 if there was none. */
+  oldRequestsPending: number;
+  /** Whether the old version still has requests. */
+  draining: boolean;
+  /** How the old version ended. Always settles, never rejects. Absent if there was no old version. */
+  drained?: Promise<DrainReport>;
+}
+
+/** An endpoint's part of the statistics. */
+export interface EndpointStats {
+  id: string;
+  /** The active version's number, or null. */
+  activeVersion: number | null;
+  /** The active version first, then the draining ones, newest first. */
+  versions: VersionStats[];
+}
+
+export interface EndpointParts {
+  id: string;
+  options: ResolvedEndpointOptions;
+  store: LibraryStore;
+  keepAlive: KeepAlive;
+  report: Report;
+}
+
+/** How the version that is replaced is to end. */
+export interface Replacement {
+  graceful: boolean;
+  /** Of a graceful one; default: the endpoint's. */
+  drainTimeoutMs?: number | undefined;
+}
+
+export class Endpoint {
+  readonly id: string;
+  readonly #parts: EndpointParts;
+  #options: ResolvedEndpointOptions;
+  #active: Version | null = null;
+  /** Versions that take no more requests and are not retired, oldest first. */
+  readonly #draining = new Set<Version>();
+  /** Versions that are being loaded, or whose load has failed and whose lanes have not left native code. */
+  readonly #hanging = new Set<Version>();
+  #lastVersion = 0;
+  #everActive = false;
+  #pendingOperations = 0;
+  #operations: Promise<void> = Promise.resolve();
+
+  constructor(parts: EndpointParts) {
+    this.id = parts.id;
+    this.#parts = parts;
+    this.#options = parts.options;
+  }
+
+  get active(): Version | null {
+    return this.#active;
+  }
+
+  get draining(): ReadonlySet<Version> {
+    return this.#draining;
+  }
+
+  /** Whether it was never loaded and nobody is about to. */
+  get unused(): boolean {
+    return !this.#everActive && this.#pendingOperations === 0 && this.#hanging.size === 0;
+  }
+
+  /** Every version of which something is left. */
+  remaining(): Version[] {
+    const active = this.#active === null ? [] : [this.#active];
+    return [...active, ...this.#draining, ...this.#hanging];
+  }
+
+  /** Resolves when what has been asked of it so far is done. */
+  async settled(): Promise<void> {
+    await this.#operations;
+  }
+
+  /** Runs `operation` after those that were called before, whether they succeeded or not. */
+  enqueue<T>(operation: () => Promise<T>): Promise<T> {
+    this.#pendingOperations += 1;
+    const result = this.#operations.then(operation).finally(() => {
+      this.#pendingOperations -= 1;
+    });
+    // The caller gets the outcome; the next in line only waits for it.
+    this.#operations = result.then(
+      () => undefined,
+      () => undefined,
+    );
+    return this.#parts.keepAlive.during(() => result);
+  }
+
+  /**
+   * Loads a library and makes it the active version; the one before drains.
+   *
+   * @throws {HandlerError} if it cannot be loaded. The active version is untouched.
+   */
+  async replace(
+    path: string,
+    overrides: EndpointOptions | undefined,
+    { graceful, drainTimeoutMs }: Replacement,
+    signal: AbortSignal,
+  ): Promise<{ version: Version; result: SwapResult }> {
+    const options = resolveEndpointOptions(overrides, this.#options);
+    const { report } = this.#parts;
+    const identity = { endpoint: this.id, version: this.#lastVersion + 1 };
+    this.#lastVersion += 1;
+    const startedMs = performance.now();
+    report('loading', { ...identity, path });
+    let next: Version;
+    try {
+      next = await this.#load(identity, path, options, signal);
+    } catch (error) {
+      report('loadFailed', { ...identity, path, error });
+      throw error;
+    }
+    // From here to the end of the old version's admission there is no await: a caller gets one or the other.
+    const previous = this.#active;
+    this.#active = next;
+    this.#everActive = true;
+    this.#options = options;
+    const result: SwapResult = { swapped: true, oldRequestsPending: 0, draining: false };
+    if (previous !== null) {
+      result.oldRequestsPending = previous.activeRequests;
+      result.drained = this.#startDrain(
+        previous,
+        'swap',
+        graceful ? (drainTimeoutMs ?? previous.options.drainTimeoutMs) : 0,
+      );
+      result.draining = previous.activeRequests > 0;
+    }
+    const { sha256, info } = next;
+    report('loaded', { ...identity, path, sha256, info, tookMs: performance.now() - startedMs });
+    if (previous !== null) report('swapped', { ...identity, from: previous.version, graceful });
+    return { version: next, result };
+  }
+
+  async #load(
+    identity: VersionIdentity,
+    path: string,
+    options: ResolvedEndpointOptions,
+    signal: AbortSignal,
+  ): Promise<Version> {
+    signal.throwIfAborted();
+    this.#checkDrainingLimit(path, options);
+    const { store, keepAlive, report } = this.#parts;
+    const copy = await store.copy(path, `${this.id}-${identity.version}`);
+    const version = new Version({ identity, options, path, copy, keepAlive, report });
+    this.#hanging.add(version);
+    void version.retired.then(() => this.#hanging.delete(version));
+    await version.load(signal);
+    this.#hanging.delete(version);
+    if (signal.aborted) {
+      // Closed in the very tick in which it became ready.
+      void this.#startDrain(version, 'close', 0);
+      throw signal.reason;
+    }
+    return version;
+  }
+
+  #checkDrainingLimit(path: string, { maxDrainingVersions }: ResolvedEndpointOptions): void {
+    if (this.#active === null || this.#draining.size < maxDrainingVersions) return;
+    throw new DrainingLimitError(
+      `${this.#draining.size} versions of '${this.id}' are still draining, and maxDrainingVersions is ${maxDrainingVersions}; wait for one to retire, shorten drainTimeoutMs, or raise maxDrainingVersions`,
+      path,
+      { endpoint: this.id },
+    );
+  }
+
+  /**
+   * Takes the active version out of service.
+   *
+   * @throws {NotLoadedError} if there is none.
+   */
+  retireActive(reason: DropReason, drainTimeoutMs: number | undefined): Promise<DrainReport> {
+    const version = this.#active;
+    if (version === null) throw notLoaded(this.id);
+    this.#active = null;
+    return this.#startDrain(version, reason, drainTimeoutMs ?? version.options.drainTimeoutMs);
+  }
+
+  #startDrain(version: Version, reason: DropReason, drainTimeoutMs: number): Promise<DrainReport> {
+    assert(!this.#draining.has(version), 'a version drains once');
+    this.#draining.add(version);
+    void version.retired.then(() => this.#draining.delete(version));
+    return version.drain(reason, drainTimeoutMs);
+  }
+
+  stats(): EndpointStats {
+    const versions = [...this.#draining].reverse();
+    if (this.#active !== null) versions.unshift(this.#active);
+    return {
+      id: this.id,
+      activeVersion: this.#active?.version ?? null,
+      versions: versions.map((version) => version.stats()),
+    };
+  }
+}
+
+export function notLoaded(id: string): NotLoadedError {
+  return new NotLoadedError(`no handler '${id}' is loaded; call load('${id}') first`, {
+    endpoint: id,
+  });
+}

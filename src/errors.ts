@@ -1,0 +1,313 @@
+/**
+ * Every error a caller can meet: one class and one literal `code` each. Match on `code`: it survives
+ * bundling and duplicated packages, which `instanceof` does not.
+ *
+ * Lanes cannot throw these across a thread (structured clone drops class and code), so they send
+ * plain fields and the host builds the error here.
+ */
+
+/** Base of all errors of this library. */
+export abstract class HandlerError extends Error {
+  abstract readonly code: `ERR_HANDLER_${string}`;
+  /** The endpoint concerned, where there is one. */
+  readonly endpoint: string | undefined;
+  /** The version concerned, where there is one. */
+  readonly version: number | undefined;
+
+  constructor(message: string, fields: ErrorFields = {}) {
+    super(message, fields.cause === undefined ? undefined : { cause: fields.cause });
+    this.endpoint = fields.endpoint;
+    this.version = fields.version;
+  }
+
+  override get name(): string {
+    return this.constructor.name;
+  }
+}
+
+export interface ErrorFields {
+  endpoint?: string;
+  version?: number;
+  cause?: unknown;
+}
+
+// ---- What the caller asked for -----------------------------------------------------------------
+
+/** The endpoint has no active version, or the version asked for takes no more requests. */
+export class NotLoadedError extends HandlerError {
+  readonly code = 'ERR_HANDLER_NOT_LOADED';
+}
+
+/** An id that is not 1 to 64 characters of `A-Z a-z 0-9 _ -`. */
+export class InvalidIdError extends HandlerError {
+  readonly code = 'ERR_HANDLER_INVALID_ID';
+}
+
+/** An option or argument of the wrong type or outside its range. */
+export class InvalidOptionError extends HandlerError {
+  readonly code = 'ERR_HANDLER_INVALID_OPTION';
+  /** The option's name. */
+  readonly option: string;
+
+  constructor(option: string, message: string, fields: ErrorFields = {}) {
+    super(message, fields);
+    this.option = option;
+  }
+}
+
+/** The registry is closed or closing. */
+export class RegistryClosedError extends HandlerError {
+  readonly code = 'ERR_HANDLER_CLOSED';
+}
+
+// ---- Loading -----------------------------------------------------------------------------------
+
+/** Base of the errors that refuse a library. The active version, if any, is untouched. */
+export abstract class LoadError extends HandlerError {
+  /** The library as the caller named it. */
+  readonly path: string;
+
+  constructor(message: string, path: string, fields: ErrorFields = {}) {
+    super(message, fields);
+    this.path = path;
+  }
+}
+
+/** There is no file at the library's path, or it may not be read. */
+export class LibraryNotFoundError extends LoadError {
+  readonly code = 'ERR_HANDLER_LIBRARY_NOT_FOUND';
+}
+
+/** Why a file is not a library that this process can load. */
+export type LibraryDefect =
+  | 'not-a-file'
+  | 'not-a-library'
+  | 'wrong-platform'
+  | 'wrong-architecture'
+  | 'truncated'
+  | 'changed-while-copied';
+
+/** The file is not a whole shared library for this platform and architecture. */
+export class LibraryInvalidError extends LoadError {
+  readonly code = 'ERR_HANDLER_LIBRARY_INVALID';
+  readonly defect: LibraryDefect;
+
+  constructor(defect: LibraryDefect, message: string, path: string, fields: ErrorFields = {}) {
+    super(message, path, fields);
+    this.defect = defect;
+  }
+}
+
+/** The private copy could not be made: the cache directory is full, read-only or not private. */
+export class CacheDirError extends LoadError {
+  readonly code = 'ERR_HANDLER_CACHE_DIR';
+}
+
+/** Another library or symbol that this one needs is missing. */
+export class MissingDependencyError extends LoadError {
+  readonly code = 'ERR_HANDLER_MISSING_DEPENDENCY';
+}
+
+/** The library does not export a symbol that the ABI requires. */
+export class MissingSymbolError extends LoadError {
+  readonly code = 'ERR_HANDLER_MISSING_SYMBOL';
+  readonly symbol: string;
+
+  constructor(symbol: string, message: string, path: string, fields: ErrorFields = {}) {
+    super(message, path, fields);
+    this.symbol = symbol;
+  }
+}
+
+/** The library was built for another version of the handler ABI. */
+export class AbiMismatchError extends LoadError {
+  readonly code = 'ERR_HANDLER_ABI_MISMATCH';
+  readonly expected: number;
+  readonly actual: number;
+
+  constructor(
+    abi: { expected: number; actual: number },
+    message: string,
+    path: string,
+    fields: ErrorFields = {},
+  ) {
+    super(message, path, fields);
+    this.expected = abi.expected;
+    this.actual = abi.actual;
+  }
+}
+
+/** `handler_init` returned an error. */
+export class InitFailedError extends LoadError {
+  readonly code = 'ERR_HANDLER_INIT_FAILED';
+  /** What `handler_init` returned. */
+  readonly handlerCode: number;
+  /** The message it gave. */
+  readonly handlerMessage: string;
+
+  constructor(
+    handler: { code: number; message: string },
+    message: string,
+    path: string,
+    fields: ErrorFields = {},
+  ) {
+    super(message, path, fields);
+    this.handlerCode = handler.code;
+    this.handlerMessage = handler.message;
+  }
+}
+
+/** The dynamic loader or a lane's start failed in a way that has no class of its own. */
+export class LoadFailedError extends LoadError {
+  readonly code = 'ERR_HANDLER_LOAD_FAILED';
+}
+
+/** Not every lane was ready within `loadTimeoutMs`. */
+export class LoadTimeoutError extends LoadError {
+  readonly code = 'ERR_HANDLER_LOAD_TIMEOUT';
+  readonly timeoutMs: number;
+
+  constructor(timeoutMs: number, message: string, path: string, fields: ErrorFields = {}) {
+    super(message, path, fields);
+    this.timeoutMs = timeoutMs;
+  }
+}
+
+/** A swap would leave more than `maxDrainingVersions` versions of the endpoint draining. */
+export class DrainingLimitError extends LoadError {
+  readonly code = 'ERR_HANDLER_DRAINING_LIMIT';
+}
+
+// ---- Requests ----------------------------------------------------------------------------------
+
+/** A request is not bytes, a string or a JSON value, or its context is not what it should be. */
+export class InvalidRequestError extends HandlerError {
+  readonly code = 'ERR_HANDLER_INVALID_REQUEST';
+}
+
+/** `handler_entry` returned an error code. */
+export class HandlerFailedError extends HandlerError {
+  readonly code = 'ERR_HANDLER_FAILED';
+  /** What `handler_entry` returned. */
+  readonly handlerCode: number;
+  /** The message it gave; empty if none. */
+  readonly handlerMessage: string;
+
+  constructor(
+    handler: { code: number; message: string },
+    message: string,
+    fields: ErrorFields = {},
+  ) {
+    super(message, fields);
+    this.handlerCode = handler.code;
+    this.handlerMessage = handler.message;
+  }
+}
+
+/** Where a request was when its deadline passed. */
+export type TimeoutPhase = 'queued' | 'running';
+
+/**
+ * The deadline passed. `queued`: the handler never ran and never will. `running`: the handler's cancel
+ * flag is raised, but the native call goes on until it returns by itself.
+ */
+export class TimeoutError extends HandlerError {
+  readonly code = 'ERR_HANDLER_TIMEOUT';
+  readonly timeoutMs: number;
+  readonly phase: TimeoutPhase;
+
+  constructor(
+    timeout: { timeoutMs: number; phase: TimeoutPhase },
+    message: string,
+    fields: ErrorFields = {},
+  ) {
+    super(message, fields);
+    this.timeoutMs = timeout.timeoutMs;
+    this.phase = timeout.phase;
+  }
+}
+
+/** What dropped a request. */
+export type DropReason = 'swap' | 'unload' | 'drain-timeout' | 'close';
+
+/** The version was taken away before the request was answered. */
+export class DroppedError extends HandlerError {
+  readonly code = 'ERR_HANDLER_DROPPED';
+  readonly reason: DropReason;
+  /** `running` if the native call had begun, and may still be running. */
+  readonly phase: TimeoutPhase;
+
+  constructor(
+    drop: { reason: DropReason; phase: TimeoutPhase },
+    message: string,
+    fields: ErrorFields = {},
+  ) {
+    super(message, fields);
+    this.reason = drop.reason;
+    this.phase = drop.phase;
+  }
+}
+
+/** All slots are taken and `maxQueue` requests wait already. */
+export class QueueFullError extends HandlerError {
+  readonly code = 'ERR_HANDLER_QUEUE_FULL';
+  readonly maxQueue: number;
+
+  constructor(maxQueue: number, message: string, fields: ErrorFields = {}) {
+    super(message, fields);
+    this.maxQueue = maxQueue;
+  }
+}
+
+/** A size that was over its limit, in bytes. */
+export interface Oversize {
+  limitBytes: number;
+  actualBytes: number;
+}
+
+/** The request, or its context, is larger than the limit. It was not sent. */
+export class PayloadTooLargeError extends HandlerError {
+  readonly code = 'ERR_HANDLER_PAYLOAD_TOO_LARGE';
+  readonly limitBytes: number;
+  readonly actualBytes: number;
+
+  constructor(size: Oversize, message: string, fields: ErrorFields = {}) {
+    super(message, fields);
+    this.limitBytes = size.limitBytes;
+    this.actualBytes = size.actualBytes;
+  }
+}
+
+/** The handler's response is larger than `maxPayloadBytes`. */
+export class ResponseTooLargeError extends HandlerError {
+  readonly code = 'ERR_HANDLER_RESPONSE_TOO_LARGE';
+  readonly limitBytes: number;
+  readonly actualBytes: number;
+
+  constructor(size: Oversize, message: string, fields: ErrorFields = {}) {
+    super(message, fields);
+    this.limitBytes = size.limitBytes;
+    this.actualBytes = size.actualBytes;
+  }
+}
+
+/** The handler returned success with a response that cannot be read, such as a null pointer. */
+export class InvalidResponseError extends HandlerError {
+  readonly code = 'ERR_HANDLER_INVALID_RESPONSE';
+}
+
+/** Every lane of the endpoint is stuck in a native call, and `maxStuckLanes` were replaced already. */
+export class EndpointStuckError extends HandlerError {
+  readonly code = 'ERR_HANDLER_STUCK';
+  readonly stuckLanes: number;
+
+  constructor(stuckLanes: number, message: string, fields: ErrorFields = {}) {
+    super(message, fields);
+    this.stuckLanes = stuckLanes;
+  }
+}
+
+/** The worker thread that ran the request ended, for instance at its heap limit. */
+export class LaneExitedError extends HandlerError {
+  readonly code = 'ERR_HANDLER_LANE_EXITED';
+}

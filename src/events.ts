@@ -1,0 +1,69 @@
+/**
+ * What a registry tells those who listen, and the emitter that keeps a listener's mistakes away from the engine.
+ */
+
+import { EventEmitter } from 'eventemitter3';
+import type { DrainReport } from './drain-report.js';
+import type {
+  DropReason,
+  EndpointStuckError,
+
+  QueueFullError,
+  TimeoutPhase,
+} from './errors.js';
+import type { HandlerInfo } from './lane-protocol.js';
+import type { VersionIdentity } from './request-errors.js';
+
+/** Every event's name and the one argument its listeners get. */
+export interface RegistryEvents {
+  /** A version is being loaded. */
+  loading: [VersionIdentity & { path: string }];
+  /** A version has become active. */
+  loaded: [VersionIdentity & { path: string; sha256: string; info: HandlerInfo; tookMs: number }];
+  /** A version could not be loaded; the one that was active still is. */
+  loadFailed: [VersionIdentity & { path: string; error: unknown }];
+  /** A new version has taken an older one's place. */
+  swapped: [VersionIdentity & { from: number; graceful: boolean }];
+  /** A version takes no more requests. `reason` is what will drop those that remain. */
+  draining: [VersionIdentity & { activeRequests: number; reason: DropReason }];
+  /** The last request has left a draining version. */
+  drained: [VersionIdentity];
+  /** A version's lanes are gone. */
+  retired: [VersionIdentity & { report: DrainReport }];
+  /** A caller was answered with a timeout. */
+  timeout: [VersionIdentity & { phase: TimeoutPhase; timeoutMs: number }];
+  /** A caller was answered while the native call goes on. */
+  abandoned: [VersionIdentity & { lane: number }];
+  /** An abandoned call has outlived its grace. `replaced` says whether another lane takes over. */
+  laneStuck: [VersionIdentity & { lane: number; replaced: boolean }];
+  /** A lane's thread ended by itself. */
+  laneExited: [VersionIdentity & { lane: number; error: unknown }];
+  /** A lane serves in the place of a stuck one. */
+  laneReplaced: [VersionIdentity & { lane: number; by: number }];
+  /** A request was refused for want of room. */
+  shed: [VersionIdentity & { error: QueueFullError | EndpointStuckError }];
+}
+
+/** Where versions report. */
+export type Report = <E extends keyof RegistryEvents>(
+  event: E,
+  ...details: RegistryEvents[E]
+) => void;
+
+/** A typed emitter whose `emit` never throws: a listener's error becomes a process warning. */
+export class RegistryEmitter extends EventEmitter<RegistryEvents> {
+  override emit<E extends keyof RegistryEvents>(
+    event: E,
+    ...details: EventEmitter.EventArgs<RegistryEvents, E>
+  ): boolean {
+    try {
+      return super.emit(event, ...details);
+    } catch (error) {
+      // The engine may be in the middle of a transition; throwing into it would break a promise to someone else.
+      const warning = new Error(`a listener for '${String(event)}' threw`, { cause: error });
+      process.emitWarning(Object.assign(warning, { name: 'ListenerWarning' }));
+      return true;
+    }
+  }
+}
+

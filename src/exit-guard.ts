@@ -1,0 +1,29 @@
+/**
+ * Sees to it that the process can end while libraries are being loaded or unloaded: Node terminates the worker
+ * threads when it exits, and a thread that is terminated inside koffi aborts the whole process.
+ *
+ * At `exit` every ring is frozen: lanes inside koffi get a moment to come out, none goes in.
+ */
+
+import type { RingProducer } from './ring/producer.js';
+
+/** In all. Loading takes 30 to 60 ms; what takes longer than this is hanging. */
+const PATIENCE_MS = 2000;
+
+const rings = new Set<RingProducer>();
+
+export function guardAtExit(ring: RingProducer): void {
+  if (rings.size === 0) process.on('exit', freezeAll);
+  rings.add(ring);
+}
+
+export function unguardAtExit(ring: RingProducer): void {
+  rings.delete(ring);
+  if (rings.size === 0) process.off('exit', freezeAll);
+}
+
+function freezeAll(): void {
+  const endMs = performance.now() + PATIENCE_MS;
+  for (const ring of rings) ring.freeze();
+  for (const ring of rings) ring.awaitFrozen(Math.max(0, endMs - performance.now()));
+}

@@ -1,0 +1,25 @@
+export type { DrainReport } from './drain-report.js';
+export type { EndpointStats, SwapResult } from './endpoint.js';
+export * from './errors.js';
+export type { RegistryEvents } from './events.js';
+export { exitProcess } from './exit-process.js';
+export type { HandlerInfo } from './lane-protocol.js';
+export type { LaneCounts } from './lanes.js';
+export type { LatencyStats, LatencySummary } from './latency.js';
+export { libraryFileName } from './library/name.js';
+export type { DispatcherStats, OutcomeTotals } from './dispatcher.js';
+export type { EndpointOptions, RegistryOptions } from './options.js';
+export {
+  type CloseOptions,
+  type CloseReport,
+  type EndpointHandle,
+  HandlerRegistry,
+  type LeftBehind,
+  type RegistryStats,
+  type UnloadOptions,
+} from './registry.js';
+export type { RequestContext, RequestPayload } from './request.js';
+export type { VersionIdentity } from './request-errors.js';
+export { HandlerResponse } from './response.js';
+export type { ExecuteOptions, LoadedHandler, RequestGuard, VersionStats } from './version.js';
+export type { VersionState } from './version-state.js';

@@ -1,0 +1,55 @@
+/**
+ * Whether this process still maps a file: the proof that a library is really unloaded. `dlclose`
+ * returning tells nothing, since some libraries stay (see `STB_GNU_UNIQUE` in dlclose(3) and
+ * ld.so).
+ */
+
+import { readFile, realpath } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
+
+/**
+ * Whether the process maps the file at `path`: also one that was removed or replaced after it was
+ * mapped. `undefined` where that cannot be told: on any platform but Linux, or without `/proc`.
+ *
+ * The file itself may be gone. Symbolic links in the path to its directory are followed; if the
+ * path itself was a link, it must still exist. Format of the list: proc_pid_maps(5).
+ */
+export async function isMapped(path: string): Promise<boolean | undefined> {
+  if (process.platform !== 'linux') return undefined;
+  let maps: string;
+  try {
+    maps = await readFile('/proc/self/maps', 'utf8');
+  } catch {
+    return undefined;
+  }
+  return listsFile(maps, await realPathOf(path));
+}
+
+/**
+ * Whether the text of a `/proc/<pid>/maps` lists the file at the real path `path`.
+ *
+ * The path is written the kernel's way and compared, not the line decoded: of all characters the
+ * kernel escapes only the newline, so a backslash in a line may stand for itself.
+ */
+export function listsFile(maps: string, path: string): boolean {
+  const written = path.replaceAll('\n', '\\012');
+  const removed = `${written} (deleted)`;
+  return maps.split('\n').some((line) => {
+    // The columns before the path never contain a slash, and a mapped file's path starts with one.
+    const start = line.indexOf('/');
+    if (start === -1) return false;
+    const listed = line.slice(start);
+    return listed === written || listed === removed;
+  });
+}
+
+/** The path as the kernel shows it. Of a file that is gone, only the directory can be resolved. */
+async function realPathOf(path: string): Promise<string> {
+  const absolute = resolve(path);
+  try {
+    return await realpath(absolute);
+  } catch {
+    const directory = dirname(absolute);
+    return join(await realpath(directory).catch(() => directory), basename(absolute));
+  }
+}

@@ -1,0 +1,55 @@
+/** The typed error for what a lane said about a library that it could not load. */
+
+import {
+  AbiMismatchError,
+  InitFailedError,
+  type LoadError,
+  LoadFailedError,
+  MissingDependencyError,
+  MissingSymbolError,
+} from './errors.js';
+import type { LoadFailure } from './lane-protocol.js';
+import type { VersionIdentity } from './request-errors.js';
+
+/** `path` is the library as the caller named it. */
+export function loadErrorFor(
+  failure: LoadFailure,
+  path: string,
+  identity: VersionIdentity,
+): LoadError {
+  switch (failure.kind) {
+    case 'missing-symbol':
+      return new MissingSymbolError(
+        failure.symbol,
+        `${path} does not export ${failure.symbol}; include handler.h, write HANDLER_DEFINE_ABI() and handler_entry, and export them (HANDLER_EXPORT)`,
+        path,
+        identity,
+      );
+    case 'abi-mismatch':
+      return new AbiMismatchError(
+        { expected: failure.expected, actual: failure.actual },
+        `${path} was built for version ${failure.actual} of the handler ABI and this host speaks ${failure.expected}; compile it again with this package's include/handler.h`,
+        path,
+        identity,
+      );
+    case 'init-failed':
+      return new InitFailedError(
+        { code: failure.code, message: failure.message },
+        `handler_init of ${path} returned ${failure.code}${failure.message === '' ? '' : `: ${failure.message}`}`,
+        path,
+        identity,
+      );
+    case 'missing-dependency':
+      return new MissingDependencyError(
+        `${path} needs something that is not there: ${failure.message}; install it, or link it in statically (the library is loaded from a copy, so $ORIGIN does not lead to its neighbours)`,
+        path,
+        identity,
+      );
+    case 'loader':
+      return new LoadFailedError(
+        `the dynamic loader refused ${path}: ${failure.message}; if it speaks of a mapping or of permission, the cache directory may be on a file system mounted noexec: pass another cacheDir`,
+        path,
+        identity,
+      );
+  }
+}

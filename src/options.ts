@@ -1,0 +1,213 @@
+/**
+ * Every option: its default, its unit, its range. Validated once, at the door; inside, they are trusted.
+ */
+
+import { availableParallelism } from 'node:os';
+import { resolve } from 'node:path';
+import { InvalidOptionError } from './errors.js';
+
+/** Options of one endpoint's versions. Given to the registry they are the default for all endpoints. */
+export interface EndpointOptions {
+  /** Lanes (worker threads) a version. Default: the available cores but one, at least 1, at most 4. */
+  threads?: number;
+  /** Requests a version holds in shared memory, queued and running. Default 1024, rounded up to 32s. */
+  maxInFlight?: number;
+  /** Requests that wait on the main thread when `maxInFlight` is reached. Default 4096. */
+  maxQueue?: number;
+  /** Most bytes of one request, and of one response. Default 16 MiB. */
+  maxPayloadBytes?: number;
+  /** Longest a version may take to load, and its lanes to stop. Default 10,000 ms. */
+  loadTimeoutMs?: number;
+  /** Longest a graceful swap or unload waits before it drops what is left. Default 30,000 ms. */
+  drainTimeoutMs?: number;
+  /** Timeout of `execute`. Default 30,000 ms; `Infinity` for none. */
+  defaultTimeoutMs?: number;
+  /** How long after its caller was answered a native call may go on before its lane counts as stuck. Default 1,000 ms. */
+  cancelGraceMs?: number;
+  /** Stuck lanes that are replaced. Once every lane is stuck beyond that, requests are shed. Default 2. */
+  maxStuckLanes?: number;
+  /** Versions of an endpoint that may drain at once; a swap beyond that is refused. Default 8. */
+  maxDrainingVersions?: number;
+  /** Stack for native code, in bytes: 64 KiB to 16 MiB. Default 2 MiB. */
+  stackBytes?: number;
+  /** Limits of each lane's JavaScript heap, as for `worker_threads`. Default: none. */
+  resourceLimits?: import('node:worker_threads').ResourceLimits;
+}
+
+/** Options of a registry. */
+export interface RegistryOptions extends EndpointOptions {
+  /** Where `load(id)` looks for `libraryFileName(id)`. Default `./handlers`. */
+  handlersDir?: string;
+  /** Where private copies are kept. Default: a directory of this user's own below the system's temporary one. */
+  cacheDir?: string;
+  /** How often drained versions are swept. Default 5,000 ms; 0 for never. */
+  cleanupIntervalMs?: number;
+  /** Longest `close` may take. Default 10,000 ms. */
+  closeTimeoutMs?: number;
+}
+
+export type ResolvedEndpointOptions = Readonly<
+  Required<Omit<EndpointOptions, 'resourceLimits'>> & Pick<EndpointOptions, 'resourceLimits'>
+>;
+
+export interface ResolvedRegistryOptions {
+  readonly handlersDir: string;
+  readonly cacheDir: string | undefined;
+  readonly cleanupIntervalMs: number;
+  readonly closeTimeoutMs: number;
+  readonly endpoint: ResolvedEndpointOptions;
+}
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+/** What a Node timer can wait: longer ones would fire at once. */
+export const MAX_TIMER_MS = 2 ** 31 - 1;
+
+interface NumberRule {
+  default: number;
+  min: number;
+  max: number;
+  unit: string;
+  /** Whether the number must be whole. */
+  whole: boolean;
+  /** Whether `Infinity` is allowed although it is above `max`. */
+  infinity?: true;
+}
+
+const count = (value: number, min: number, max: number, unit: string): NumberRule => ({
+  default: value,
+  min,
+  max,
+  unit,
+  whole: true,
+});
+const duration = (value: number, min = 0): NumberRule => ({
+  default: value,
+  min,
+  max: MAX_TIMER_MS,
+  unit: 'milliseconds',
+  whole: false,
+});
+
+const ENDPOINT_RULES = {
+  threads: count(Math.min(4, Math.max(1, availableParallelism() - 1)), 1, 256, 'lanes'),
+  maxInFlight: count(1024, 1, 65_536, 'requests'),
+  maxQueue: count(4096, 0, 1_000_000, 'requests'),
+  maxPayloadBytes: count(16 * MIB, 1, 1024 * MIB, 'bytes'),
+  loadTimeoutMs: duration(10_000, 1),
+  drainTimeoutMs: duration(30_000),
+  defaultTimeoutMs: { ...duration(30_000, 0.001), infinity: true },
+  cancelGraceMs: duration(1000),
+  maxStuckLanes: count(2, 0, 256, 'lanes'),
+  maxDrainingVersions: count(8, 1, 1000, 'versions'),
+  stackBytes: count(2 * MIB, 64 * KIB, 16 * MIB, 'bytes'),
+} as const satisfies Record<string, NumberRule>;
+
+const REGISTRY_RULES = {
+  cleanupIntervalMs: duration(5000),
+  closeTimeoutMs: duration(10_000),
+} as const satisfies Record<string, NumberRule>;
+
+const TIMEOUT_RULE: NumberRule = { ...duration(0, 0.001), infinity: true };
+
+/**
+ * Checks a registry's options and fills in the defaults.
+ *
+ * @throws {InvalidOptionError} for an unknown name, a wrong type or a value out of range.
+ */
+export function resolveRegistryOptions(options: RegistryOptions = {}): ResolvedRegistryOptions {
+  const { handlersDir, cacheDir, cleanupIntervalMs, closeTimeoutMs, ...rest } = asObject(options);
+  return {
+    handlersDir: resolve(text('handlersDir', handlersDir) ?? './handlers'),
+    cacheDir: text('cacheDir', cacheDir),
+    cleanupIntervalMs: number('cleanupIntervalMs', cleanupIntervalMs, REGISTRY_RULES.cleanupIntervalMs),
+    closeTimeoutMs: number('closeTimeoutMs', closeTimeoutMs, REGISTRY_RULES.closeTimeoutMs),
+    endpoint: resolveEndpointOptions(rest),
+  };
+}
+
+/**
+ * Checks an endpoint's options and fills in what is missing from `base`.
+ *
+ * @throws {InvalidOptionError} for an unknown name, a wrong type or a value out of range.
+ */
+export function resolveEndpointOptions(
+  options: EndpointOptions = {},
+  base?: ResolvedEndpointOptions,
+): ResolvedEndpointOptions {
+  const given = asObject(options) as Record<string, unknown>;
+  const resolved: Record<string, unknown> = {};
+  for (const name of Object.keys(given)) {
+    if (!(name in ENDPOINT_RULES) && name !== 'resourceLimits') {
+      const known = [...Object.keys(ENDPOINT_RULES), 'resourceLimits'].join(', ');
+      throw new InvalidOptionError(name, `there is no option '${name}' here; there are: ${known}`);
+    }
+  }
+  for (const [name, rule] of Object.entries(ENDPOINT_RULES)) {
+    const inherited = base?.[name as keyof typeof ENDPOINT_RULES] ?? rule.default;
+    resolved[name] = number(name, given[name], { ...rule, default: inherited });
+  }
+  const limits = given['resourceLimits'] ?? base?.resourceLimits;
+  if (limits !== undefined) resolved['resourceLimits'] = asObject(limits, 'resourceLimits');
+  return resolved as unknown as ResolvedEndpointOptions;
+}
+
+/**
+ * Checks a duration that was given as an argument; undefined stays undefined.
+ *
+ * @throws {InvalidOptionError} if it is not a number of milliseconds in range.
+ */
+export function checkDuration(name: string, value: unknown): number | undefined {
+  return value === undefined ? undefined : number(name, value, duration(0));
+}
+
+/**
+ * Checks a request's timeout: above 0, `Infinity` for none.
+ *
+ * @throws {InvalidOptionError} if it is anything else.
+ */
+export function checkTimeout(value: unknown): number {
+  return number('timeoutMs', value, TIMEOUT_RULE);
+}
+
+/**
+ * Checks a library's path and makes it absolute.
+ *
+ * @throws {InvalidOptionError} if it is not a non-empty string.
+ */
+export function checkPath(value: unknown): string {
+  return resolve(text('path', value) ?? missing('path'));
+}
+
+function missing(name: string): never {
+  throw new InvalidOptionError(name, `${name} must be a path; got undefined`);
+}
+
+function number(name: string, value: unknown, rule: NumberRule): number {
+  if (value === undefined) return rule.default;
+  const fits =
+    typeof value === 'number' &&
+    ((value >= rule.min && value <= rule.max && (!rule.whole || Number.isInteger(value))) ||
+      (rule.infinity === true && value === Number.POSITIVE_INFINITY));
+  if (fits) return value;
+  const kind = rule.whole ? 'a whole number' : 'a number';
+  const extra = rule.infinity === true ? ', or Infinity' : '';
+  throw new InvalidOptionError(
+    name,
+    `${name} must be ${kind} of ${rule.unit} from ${rule.min} to ${rule.max}${extra}; got ${show(value)}`,
+  );
+}
+
+function text(name: string, value: unknown): string | undefined {
+  if (value === undefined || (typeof value === 'string' && value !== '')) return value;
+  throw new InvalidOptionError(name, `${name} must be a path; got ${show(value)}`);
+}
+
+function asObject<T>(value: T, name = 'options'): T {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value;
+  throw new InvalidOptionError(name, `${name} must be an object; got ${show(value)}`);
+}
+
+function show(value: unknown): string {
+  return typeof value === 'string' ? JSON.stringify(value) : `${typeof value} ${String(value)}`;
+}

@@ -1,0 +1,127 @@
+/** The words of the errors that a request can end with. Their classes are in errors.ts. */
+
+import {
+  DroppedError,
+  type DropReason,
+  EndpointStuckError,
+  HandlerFailedError,
+  InvalidResponseError,
+  LaneExitedError,
+  NotLoadedError,
+  QueueFullError,
+  ResponseTooLargeError,
+  TimeoutError,
+  type TimeoutPhase,
+} from './errors.js';
+import type { ResolvedEndpointOptions } from './options.js';
+
+/** Which version of which endpoint: goes into every error and event. */
+export interface VersionIdentity {
+  readonly endpoint: string;
+  readonly version: number;
+}
+
+export function notServing(identity: VersionIdentity): NotLoadedError {
+  return new NotLoadedError(
+    `version ${identity.version} of '${identity.endpoint}' takes no more requests; execute on the endpoint to reach its active version`,
+    identity,
+  );
+}
+
+export function queueFull(
+  identity: VersionIdentity,
+  { maxInFlight, maxQueue }: ResolvedEndpointOptions,
+): QueueFullError {
+  return new QueueFullError(
+    maxQueue,
+    `'${identity.endpoint}' holds ${maxInFlight} requests and ${maxQueue} more are waiting; send slower, or raise threads, maxInFlight or maxQueue`,
+    identity,
+  );
+}
+
+export function endpointStuck(
+  identity: VersionIdentity,
+  { maxStuckLanes }: ResolvedEndpointOptions,
+  stuckLanes: number,
+): EndpointStuckError {
+  return new EndpointStuckError(
+    stuckLanes,
+    `all lanes of '${identity.endpoint}' are stuck in native calls that ignore the cancel flag (${stuckLanes}, of which ${maxStuckLanes} may be replaced); fix the handler and swap it, or raise maxStuckLanes`,
+    identity,
+  );
+}
+
+export function timedOut(
+  identity: VersionIdentity,
+  timeoutMs: number,
+  phase: TimeoutPhase,
+): TimeoutError {
+  const what = {
+    queued: 'it was still queued and will never run; add threads or send slower',
+    running:
+      'its native call was told to cancel and goes on until it returns; poll handler_cancelled in the handler',
+  }[phase];
+  return new TimeoutError(
+    { timeoutMs, phase },
+    `the request to '${identity.endpoint}' took longer than ${timeoutMs} ms: ${what}`,
+    identity,
+  );
+}
+
+export function dropped(
+  identity: VersionIdentity,
+  reason: DropReason,
+  phase: TimeoutPhase,
+): DroppedError {
+  const why = {
+    swap: 'the version was swapped out at once; use swapGraceful to let requests finish',
+    unload: 'the endpoint was unloaded without a drain; give unload a drainTimeoutMs',
+    'drain-timeout': 'it had not finished by the drain timeout; raise drainTimeoutMs',
+    close: 'the registry was closed before it had finished; raise closeTimeoutMs',
+  }[reason];
+  return new DroppedError(
+    { reason, phase },
+    `the ${phase} request to version ${identity.version} of '${identity.endpoint}' was dropped: ${why}`,
+    identity,
+  );
+}
+
+export function handlerFailed(
+  identity: VersionIdentity,
+  code: number,
+  message: string,
+): HandlerFailedError {
+  const said = message === '' ? ' without a message' : `: ${message}`;
+  return new HandlerFailedError(
+    { code, message },
+    `the handler '${identity.endpoint}' returned error ${code}${said}`,
+    identity,
+  );
+}
+
+export function responseTooLarge(
+  identity: VersionIdentity,
+  { maxPayloadBytes }: ResolvedEndpointOptions,
+  actualBytes: number,
+): ResponseTooLargeError {
+  return new ResponseTooLargeError(
+    { limitBytes: maxPayloadBytes, actualBytes },
+    `the handler '${identity.endpoint}' answered with ${actualBytes} bytes, and maxPayloadBytes is ${maxPayloadBytes}; raise it or make the handler answer with less`,
+    identity,
+  );
+}
+
+export function invalidResponse(identity: VersionIdentity, defect: string): InvalidResponseError {
+  return new InvalidResponseError(
+    `the handler '${identity.endpoint}' returned success with ${defect}; its response must be readable memory of the length it says`,
+    identity,
+  );
+}
+
+export function laneExited(identity: VersionIdentity, cause: unknown): LaneExitedError {
+  const said = cause instanceof Error ? cause.message : String(cause);
+  return new LaneExitedError(
+    `the worker thread of '${identity.endpoint}' ended during the request (${said}) and is replaced; send the request again only if it may run twice`,
+    { ...identity, cause },
+  );
+}

@@ -1,0 +1,165 @@
+/**
+ * What a caller sends: checked, measured and written into shared memory.
+ *
+ * The bytes are taken at the call: a caller may use its buffer again as soon as `execute` has returned.
+ * The exception is memory that is shared already, which is passed on as it is, without a copy.
+ */
+
+import { InvalidRequestError, PayloadTooLargeError } from './errors.js';
+import type { RegionTable } from './regions.js';
+import { contextBytes, ROOM_BYTES, requestRoomAt, SLOT, slotAt } from './ring/layout.js';
+import type { RingProducer } from './ring/producer.js';
+
+/**
+ * A request: bytes (any `ArrayBuffer` or `SharedArrayBuffer`, or any view of one), a string (sent as UTF-8), or
+ * a JSON value (sent as UTF-8 JSON).
+ */
+export type RequestPayload = string | number | boolean | null | object;
+
+/** What travels beside a request. The handler sees both. Together at most 4,088 bytes of UTF-8. */
+export interface RequestContext {
+  /** The caller's name for the request, for logs and traces. */
+  requestId?: string;
+  /** Any JSON value, such as `{ traceparent }`. */
+  metadata?: unknown;
+}
+
+/** A request that has been checked and measured. */
+export interface EncodedRequest {
+  readonly body: Uint8Array | string;
+  readonly byteLength: number;
+  readonly requestId: string;
+  readonly requestIdLength: number;
+  /** JSON text; empty if there is none. */
+  readonly metadata: string;
+  readonly metadataLength: number;
+}
+
+/** Both strings with their NULs fit a slot's room. */
+const MAX_CONTEXT_BYTES = ROOM_BYTES - 8;
+
+/**
+ * Checks and measures a request.
+ *
+ * @throws {InvalidRequestError} if it is nothing that can be sent.
+ * @throws {PayloadTooLargeError} if it has more than `maxPayloadBytes`, or its context is too large.
+ */
+export function encodeRequest(
+  context: RequestContext | undefined,
+  request: RequestPayload,
+  maxPayloadBytes: number,
+): EncodedRequest {
+  const body = encodeBody(request);
+  const byteLength = typeof body === 'string' ? Buffer.byteLength(body) : body.byteLength;
+  if (byteLength > maxPayloadBytes) {
+    throw new PayloadTooLargeError(
+      { limitBytes: maxPayloadBytes, actualBytes: byteLength },
+      `the request has ${byteLength} bytes, and maxPayloadBytes is ${maxPayloadBytes}; send less or raise maxPayloadBytes`,
+    );
+  }
+  const requestId = context?.requestId ?? '';
+  if (typeof requestId !== 'string') {
+    throw new InvalidRequestError(`requestId must be a string; got ${typeof requestId}`);
+  }
+  const metadata = context?.metadata === undefined ? '' : toJson(context.metadata, 'metadata');
+  const requestIdLength = requestId === '' ? 0 : Buffer.byteLength(requestId);
+  const metadataLength = metadata === '' ? 0 : Buffer.byteLength(metadata);
+  const contextLength = requestIdLength + metadataLength;
+  if (contextLength > MAX_CONTEXT_BYTES) {
+    throw new PayloadTooLargeError(
+      { limitBytes: MAX_CONTEXT_BYTES, actualBytes: contextLength },
+      `requestId and metadata have ${contextLength} bytes of UTF-8 and may have ${MAX_CONTEXT_BYTES}; send large data in the request`,
+    );
+  }
+  return { body, byteLength, requestId, requestIdLength, metadata, metadataLength };
+}
+
+/** The same request with bytes of its own, for one that has to wait before it can be written. */
+export function detachRequest(request: EncodedRequest): EncodedRequest {
+  const { body } = request;
+  if (typeof body === 'string' || isShared(body)) return request;
+  return { ...request, body: new Uint8Array(body) };
+}
+
+/** Writes a request into a slot that the host holds. Returns the region it borrowed or adopted, or 0. */
+export function writeRequest(
+  ring: RingProducer,
+  room: Buffer,
+  regions: RegionTable,
+  slot: number,
+  request: EncodedRequest,
+): number {
+  const { words, layout } = ring;
+  const { body, byteLength } = request;
+  const at = slotAt(layout, slot);
+  const roomAt = requestRoomAt(layout, slot);
+  const context = writeContext(room, roomAt, request);
+  let region = 0;
+  let offset = 0;
+  if (typeof body !== 'string' && isShared(body)) {
+    region = regions.adopt(body.buffer as SharedArrayBuffer);
+    offset = body.byteOffset;
+  } else if (context + byteLength <= ROOM_BYTES) {
+    writeBody(room, roomAt + context, body);
+  } else {
+    const borrowed = regions.borrow(byteLength);
+    region = borrowed.id;
+    writeBody(Buffer.from(borrowed.memory), 0, body);
+  }
+  words[at + SLOT.REGION] = region;
+  words[at + SLOT.REQUEST_OFFSET] = offset;
+  words[at + SLOT.REQUEST_LENGTH] = byteLength;
+  words[at + SLOT.REQUEST_ID_LENGTH] = request.requestIdLength;
+  words[at + SLOT.METADATA_LENGTH] = request.metadataLength;
+  return region;
+}
+
+function writeContext(room: Buffer, at: number, request: EncodedRequest): number {
+  const { requestIdLength, metadataLength } = request;
+  const length = contextBytes(requestIdLength, metadataLength);
+  if (length === 0) return 0;
+  room.write(request.requestId, at, 'utf8');
+  room[at + requestIdLength] = 0;
+  room.write(request.metadata, at + requestIdLength + 1, 'utf8');
+  room[at + requestIdLength + 1 + metadataLength] = 0;
+  return length;
+}
+
+function writeBody(target: Buffer, at: number, body: Uint8Array | string): void {
+  if (typeof body === 'string') target.write(body, at, 'utf8');
+  else target.set(body, at);
+}
+
+function encodeBody(request: RequestPayload): Uint8Array | string {
+  if (typeof request === 'string') return request;
+  if (request instanceof Uint8Array) return request;
+  if (ArrayBuffer.isView(request)) {
+    return new Uint8Array(request.buffer, request.byteOffset, request.byteLength);
+  }
+  if (request instanceof ArrayBuffer || request instanceof SharedArrayBuffer) {
+    return new Uint8Array(request);
+  }
+  return toJson(request, 'the request');
+}
+
+function toJson(value: unknown, what: string): string {
+  let text: string | undefined;
+  try {
+    text = JSON.stringify(value);
+  } catch (cause) {
+    throw new InvalidRequestError(
+      `${what} cannot be written as JSON (${cause instanceof Error ? cause.message : cause}); send bytes, a string or a JSON value`,
+      { cause },
+    );
+  }
+  if (text === undefined) {
+    throw new InvalidRequestError(
+      `${what} must be bytes, a string or a JSON value; got ${typeof value}`,
+    );
+  }
+  return text;
+}
+
+function isShared(view: Uint8Array): boolean {
+  return view.buffer instanceof SharedArrayBuffer;
+}

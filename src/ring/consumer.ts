@@ -1,0 +1,190 @@
+/**
+ * The lane's side of the ring: take a request, report it done, sleep, and say when this thread must
+ * not be terminated. Knows nothing of native code; runs in a worker thread.
+ */
+
+import {
+  CONTROL,
+  LANE,
+  LEDGER_ONE,
+  LIBRARY,
+  laneAt,
+  MODE,
+  type RingLayout,
+  type RingShape,
+  ringLayout,
+  SLOT,
+  SLOT_DOUBLE,
+  STATE,
+  STATUS,
+  slotAt,
+  slotDoubleAt,
+} from './layout.js';
+
+/** What `take` returns when there is nothing to run. */
+export const NOTHING = -1;
+
+export class RingConsumer {
+  readonly layout: RingLayout;
+  readonly words: Int32Array;
+  readonly doubles: Float64Array;
+  readonly bytes: Uint8Array;
+  readonly #lane: number;
+  readonly #record: number;
+  readonly #ringDoorbell: () => void;
+
+  /** `ringDoorbell` makes the host call `RingProducer.collect` soon. */
+  constructor(memory: SharedArrayBuffer, shape: RingShape, lane: number, ringDoorbell: () => void) {
+    this.layout = ringLayout(shape);
+    this.words = new Int32Array(memory);
+    this.doubles = new Float64Array(memory);
+    this.bytes = new Uint8Array(memory);
+    this.#lane = lane;
+    this.#record = laneAt(this.layout, lane);
+    this.#ringDoorbell = ringDoorbell;
+  }
+
+  /** The next slot, now RUNNING and this lane's own, or `NOTHING`. */
+  take(): number {
+    const { words, layout } = this;
+    for (;;) {
+      const head = Atomics.load(words, CONTROL.HEAD);
+      if (head === Atomics.load(words, CONTROL.TAIL)) return NOTHING;
+      // The entry is read before the head is moved: once it is moved, other lanes may go all the way
+      // round and the host may write over it. If the exchange succeeds, what was read was current.
+      const slot = Atomics.load(words, layout.queueWords + (head & layout.queueMask));
+      // Noted before it is taken, so that a lane that dies in between does not take it along.
+      Atomics.store(words, this.#record + LANE.SLOT, slot + 1);
+      if (Atomics.compareExchange(words, CONTROL.HEAD, head, (head + 1) | 0) !== head) continue;
+      const at = slotAt(layout, slot);
+      words[at + SLOT.LANE] = this.#lane;
+      const before = Atomics.compareExchange(words, at + SLOT.STATE, STATE.QUEUED, STATE.RUNNING);
+      if (before === STATE.QUEUED) return slot;
+      // A slot that was queued again for a lane that died can be met twice: then it is not ours.
+      if (before === STATE.WITHDRAWN) this.#skip(slot, at);
+      else Atomics.store(words, this.#record + LANE.SLOT, 0);
+    }
+  }
+
+  /** Hands a slot back to the host. Status, response and times must have been written before. */
+  complete(slot: number): void {
+    const { words } = this;
+    Atomics.store(words, slotAt(this.layout, slot) + SLOT.STATE, STATE.DONE);
+    // Lowered before the host can see the slot, so that a version whose slots have all been settled
+    // has nothing in flight. From here to the end nothing allocates: a lane that hits its heap limit
+    // dies before or after these lines, not between them.
+    Atomics.sub(words, CONTROL.LEDGER, LEDGER_ONE);
+    this.#publish(slot);
+  }
+
+  /** Hands back a slot that the host has withdrawn; the host has lowered the ledger for it. */
+  #skip(slot: number, at: number): void {
+    this.words[at + SLOT.STATUS] = STATUS.WITHDRAWN;
+    Atomics.store(this.words, at + SLOT.STATE, STATE.DONE);
+    this.#publish(slot);
+  }
+
+  #publish(slot: number): void {
+    const { words } = this;
+    Atomics.or(words, this.layout.bitmapWords + (slot >> 5), 1 << (slot & 31));
+    Atomics.store(words, this.#record + LANE.SLOT, 0);
+    if (Atomics.exchange(words, CONTROL.DOORBELL, 1) === 0) this.#ringDoorbell();
+  }
+
+  /** The slot's deadline, in milliseconds of the monotonic clock. */
+  deadlineMs(slot: number): number {
+    return this.doubles[slotDoubleAt(this.layout, slot) + SLOT_DOUBLE.DEADLINE_MS] ?? 0;
+  }
+
+  /** Whether the lane is to leave its loop. */
+  get leaving(): boolean {
+    return (
+      Atomics.load(this.words, CONTROL.MODE) !== MODE.SERVE ||
+      Atomics.load(this.words, this.#record + LANE.DISMISSED) !== 0
+    );
+  }
+
+  /** Messages posted so far to this lane's port; compare with those read. */
+  get mail(): number {
+    return Atomics.load(this.words, CONTROL.MAIL);
+  }
+
+  /**
+   * Sleeps until the host wakes this lane. Returns at once if there is work, if the lane is to leave or
+   * if more mail came than `mailRead`.
+   *
+   * No wake-up is lost: the lane says that it sleeps and then looks for work, the host adds work and
+   * then looks for sleepers. Both orders are sequentially consistent, so one sees the other.
+   */
+  park(mailRead: number): void {
+    const { words } = this;
+    const parked = this.#record + LANE.PARKED;
+    Atomics.store(words, parked, 1);
+    const idle =
+      Atomics.load(words, CONTROL.HEAD) === Atomics.load(words, CONTROL.TAIL) &&
+      !this.leaving &&
+      this.mail === mailRead;
+    if (idle) Atomics.wait(words, parked, 1);
+    Atomics.store(words, parked, 0);
+  }
+
+  /**
+   * Marks this thread as one that must not be terminated: it is about to enter koffi. If the process
+   * is ending it does not return, which leaves the thread in the one place where terminating is safe.
+   */
+  enterCritical(): void {
+    Atomics.store(this.words, this.#record + LANE.CRITICAL, 1);
+    this.#freezeIfEnding();
+  }
+
+  leaveCritical(): void {
+    Atomics.store(this.words, this.#record + LANE.CRITICAL, 0);
+    Atomics.notify(this.words, this.#record + LANE.CRITICAL);
+    this.#freezeIfEnding();
+  }
+
+  #freezeIfEnding(): void {
+    if (Atomics.load(this.words, CONTROL.MODE) !== MODE.FREEZE) return;
+    Atomics.store(this.words, this.#record + LANE.CRITICAL, 0);
+    Atomics.notify(this.words, this.#record + LANE.CRITICAL);
+    for (;;) Atomics.wait(this.words, CONTROL.MODE, MODE.FREEZE);
+  }
+
+  /** Counts this lane among those that hold the library open. */
+  hold(): void {
+    Atomics.store(this.words, this.#record + LANE.HOLDING, 1);
+    Atomics.add(this.words, CONTROL.HOLDERS, 1);
+  }
+
+  /**
+   * Stops counting it. True if it was the last one and the library was initialised: then it is to be shut down.
+   * A lane that loads the library after that finds it new again.
+   */
+  letGo(): boolean {
+    Atomics.store(this.words, this.#record + LANE.HOLDING, 0);
+    const last = Atomics.sub(this.words, CONTROL.HOLDERS, 1) === 1;
+    return last && Atomics.exchange(this.words, CONTROL.LIBRARY, LIBRARY.NEW) === LIBRARY.READY;
+  }
+
+  /**
+   * Runs `initialise` on exactly one lane of the version, whichever comes first; the others wait for
+   * its outcome. Returns whether the library is ready.
+   */
+  initialiseOnce(initialise: () => boolean): boolean {
+    const { words } = this;
+    const before = Atomics.compareExchange(
+      words,
+      CONTROL.LIBRARY,
+      LIBRARY.NEW,
+      LIBRARY.INITIALISING,
+    );
+    if (before === LIBRARY.NEW) {
+      const outcome = initialise() ? LIBRARY.READY : LIBRARY.REFUSED;
+      Atomics.store(words, CONTROL.LIBRARY, outcome);
+      Atomics.notify(words, CONTROL.LIBRARY);
+    } else {
+      Atomics.wait(words, CONTROL.LIBRARY, LIBRARY.INITIALISING);
+    }
+    return Atomics.load(words, CONTROL.LIBRARY) === LIBRARY.READY;
+  }
+}

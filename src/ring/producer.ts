@@ -1,0 +1,272 @@
+/**
+ * The main thread's side of the ring: hand out slots, submit and withdraw requests, collect what is
+ * done, and keep the request ledger. Knows nothing of promises, payload formats or native code.
+ */
+
+import { strict as assert } from 'node:assert';
+import {
+  CONTROL,
+  LANE,
+  LEDGER_CLOSED,
+  LEDGER_ONE,
+  LIBRARY,
+  laneAt,
+  MODE,
+  type RingLayout,
+  type RingShape,
+  ringLayout,
+  SLOT,
+  SLOT_DOUBLE,
+  STATE,
+  slotAt,
+  slotDoubleAt,
+} from './layout.js';
+
+/** What `takeSlot` returns when every slot is taken. */
+export const NO_SLOT = -1;
+
+export class RingProducer {
+  readonly memory: SharedArrayBuffer;
+  readonly layout: RingLayout;
+  readonly words: Int32Array;
+  readonly doubles: Float64Array;
+  readonly bytes: Uint8Array;
+  /** Free slots as a stack: the one used last is used next, while it is still in the caches. */
+  readonly #free: Int32Array;
+  #freeCount: number;
+
+  constructor(shape: RingShape) {
+    assert(shape.slots > 0 && shape.slots % 32 === 0, 'slots come in multiples of 32');
+    this.layout = ringLayout(shape);
+    this.memory = new SharedArrayBuffer(this.layout.totalBytes);
+    this.words = new Int32Array(this.memory);
+    this.doubles = new Float64Array(this.memory);
+    this.bytes = new Uint8Array(this.memory);
+    this.#freeCount = shape.slots;
+    this.#free = Int32Array.from({ length: shape.slots }, (_, index) => shape.slots - 1 - index);
+  }
+
+  // ---- The request ledger ----------------------------------------------------------------------
+
+  /** Counts one more request in flight; false, and nothing counted, once the ledger is closed. */
+  acquire(): boolean {
+    // Only this thread closes and adds, so nothing can come between the look and the step.
+    if ((Atomics.load(this.words, CONTROL.LEDGER) & LEDGER_CLOSED) !== 0) return false;
+    Atomics.add(this.words, CONTROL.LEDGER, LEDGER_ONE);
+    return true;
+  }
+
+  /** Counts one less: for a request that no lane will ever run, and for a caller's own guard. */
+  release(): void {
+    const before = Atomics.sub(this.words, CONTROL.LEDGER, LEDGER_ONE);
+    assert(before >= LEDGER_ONE, 'a request was released twice');
+  }
+
+  /** Refuses new requests from now on. */
+  closeLedger(): void {
+    Atomics.or(this.words, CONTROL.LEDGER, LEDGER_CLOSED);
+  }
+
+  /** Requests in flight: accepted, and not yet returned from by whoever executes them. */
+  get inFlight(): number {
+    return Atomics.load(this.words, CONTROL.LEDGER) >> 1;
+  }
+
+  /** Whether every slot is free, which also means that everything done has been collected. */
+  get empty(): boolean {
+    return this.#freeCount === this.layout.slots;
+  }
+
+  // ---- Slots -----------------------------------------------------------------------------------
+
+  get hasFreeSlot(): boolean {
+    return this.#freeCount > 0;
+  }
+
+  /** A free slot, now the caller's to fill and `submit`, or `NO_SLOT`. */
+  takeSlot(): number {
+    if (this.#freeCount === 0) return NO_SLOT;
+    this.#freeCount -= 1;
+    return this.#free[this.#freeCount] ?? NO_SLOT;
+  }
+
+  /** Gives back a slot that was taken and not submitted, or that is DONE and has been read. */
+  freeSlot(slot: number): void {
+    Atomics.store(this.words, slotAt(this.layout, slot) + SLOT.STATE, STATE.FREE);
+    this.#free[this.#freeCount] = slot;
+    this.#freeCount += 1;
+  }
+
+  /** Queues a slot for the lanes and wakes one if all that could take it sleep. */
+  submit(slot: number, deadlineMs: number): void {
+    const { words } = this;
+    const at = slotAt(this.layout, slot);
+    this.doubles[slotDoubleAt(this.layout, slot) + SLOT_DOUBLE.DEADLINE_MS] = deadlineMs;
+    Atomics.store(words, at + SLOT.CANCEL, 0);
+    Atomics.store(words, at + SLOT.STATE, STATE.QUEUED);
+    this.#enqueue(slot);
+  }
+
+  #enqueue(slot: number): void {
+    const { words, layout } = this;
+    const tail = Atomics.load(words, CONTROL.TAIL);
+    Atomics.store(words, layout.queueWords + (tail & layout.queueMask), slot);
+    Atomics.store(words, CONTROL.TAIL, (tail + 1) | 0);
+    this.#wakeOne();
+  }
+
+  #isQueued(slot: number): boolean {
+    const { words, layout } = this;
+    const tail = Atomics.load(words, CONTROL.TAIL);
+    for (let at = Atomics.load(words, CONTROL.HEAD); at !== tail; at = (at + 1) | 0) {
+      if (Atomics.load(words, layout.queueWords + (at & layout.queueMask)) === slot) return true;
+    }
+    return false;
+  }
+
+  /**
+   * Takes a queued request back: it is no longer in flight, and will come out of `collect` once a lane has
+   * passed over it. False, and nothing done, if a lane has it already.
+   */
+  withdraw(slot: number): boolean {
+    const state = slotAt(this.layout, slot) + SLOT.STATE;
+    const before = Atomics.compareExchange(this.words, state, STATE.QUEUED, STATE.WITHDRAWN);
+    if (before !== STATE.QUEUED) return false;
+    this.release();
+    return true;
+  }
+
+  /** Raises the cancel flag that the running handler may poll. */
+  cancel(slot: number): void {
+    Atomics.store(this.words, slotAt(this.layout, slot) + SLOT.CANCEL, 1);
+  }
+
+  /** One of `STATE`. */
+  stateOf(slot: number): number {
+    return Atomics.load(this.words, slotAt(this.layout, slot) + SLOT.STATE);
+  }
+
+  /** The lane that runs a RUNNING or ran a DONE slot. */
+  laneOf(slot: number): number {
+    return this.words[slotAt(this.layout, slot) + SLOT.LANE] ?? 0;
+  }
+
+  /**
+   * Calls `settle` with each slot that is done, once. The caller reads it and gives it back with
+   * `freeSlot`.
+   */
+  collect(settle: (slot: number) => void): void {
+    const { words, layout } = this;
+    // Cleared before the bitmap is read: a slot done after this rings again, one done before is seen.
+    Atomics.store(words, CONTROL.DOORBELL, 0);
+    for (let word = 0; word < layout.bitmapLength; word++) {
+      const index = layout.bitmapWords + word;
+      if (Atomics.load(words, index) === 0) continue;
+      let bits = Atomics.exchange(words, index, 0);
+      while (bits !== 0) {
+        const bit = 31 - Math.clz32(bits & -bits);
+        bits &= bits - 1;
+        settle(word * 32 + bit);
+      }
+    }
+  }
+
+  // ---- Lanes -----------------------------------------------------------------------------------
+
+  #wakeOne(): void {
+    for (let lane = 0; lane < this.layout.lanes; lane++) {
+      if (this.#wake(lane)) return;
+    }
+  }
+
+  #wake(lane: number): boolean {
+    const parked = laneAt(this.layout, lane) + LANE.PARKED;
+    if (Atomics.load(this.words, parked) === 0) return false;
+    if (Atomics.compareExchange(this.words, parked, 1, 0) !== 1) return false;
+    Atomics.notify(this.words, parked);
+    return true;
+  }
+
+  #wakeAll(): void {
+    for (let lane = 0; lane < this.layout.lanes; lane++) this.#wake(lane);
+  }
+
+  /** Tells the lanes that something was posted to their ports. */
+  announceMail(): void {
+    Atomics.add(this.words, CONTROL.MAIL, 1);
+    this.#wakeAll();
+  }
+
+  /** Mail announced so far: what a lane that starts now need not wait for. */
+  get mail(): number {
+    return Atomics.load(this.words, CONTROL.MAIL);
+  }
+
+  /** Asks every lane to leave its loop, unload the library and return. */
+  stop(): void {
+    Atomics.compareExchange(this.words, CONTROL.MODE, MODE.SERVE, MODE.STOP);
+    this.#wakeAll();
+  }
+
+  /** Asks one lane to leave once it has nothing running. */
+  dismiss(lane: number): void {
+    Atomics.store(this.words, laneAt(this.layout, lane) + LANE.DISMISSED, 1);
+    this.#wake(lane);
+  }
+
+  /** Makes a lane's record new for the next thread that uses it. */
+  resetLane(lane: number): void {
+    const at = laneAt(this.layout, lane);
+    for (const field of Object.values(LANE)) Atomics.store(this.words, at + field, 0);
+  }
+
+  /**
+   * Cleans up after a lane whose thread has ended without leaving its loop. Returns the slot whose call
+   * died with it, for the caller to settle and free; `NO_SLOT` if none was running.
+   */
+  bury(lane: number): number {
+    const at = laneAt(this.layout, lane);
+    const slot = Atomics.load(this.words, at + LANE.SLOT) - 1;
+    // A lane that died inside handler_init would leave the others waiting for it.
+    Atomics.compareExchange(this.words, CONTROL.LIBRARY, LIBRARY.INITIALISING, LIBRARY.REFUSED);
+    Atomics.notify(this.words, CONTROL.LIBRARY);
+    if (Atomics.load(this.words, at + LANE.HOLDING) !== 0) {
+      // koffi unloads what a thread held when the thread ends: without holders the library is gone.
+      const last = Atomics.sub(this.words, CONTROL.HOLDERS, 1) === 1;
+      if (last) Atomics.store(this.words, CONTROL.LIBRARY, LIBRARY.NEW);
+    }
+    this.resetLane(lane);
+    if (slot === NO_SLOT) return NO_SLOT;
+    const state = slotAt(this.layout, slot) + SLOT.STATE;
+    switch (Atomics.load(this.words, state)) {
+      case STATE.QUEUED:
+      case STATE.WITHDRAWN:
+        // Taken from the queue and not begun: queued again. If another lane is just taking it, it is
+        // now queued twice; whoever meets it the second time passes it over.
+        if (!this.#isQueued(slot)) this.#enqueue(slot);
+        return NO_SLOT;
+      case STATE.RUNNING:
+        if (this.laneOf(slot) !== lane) return NO_SLOT; // Only noted: another lane was faster.
+        this.release();
+        Atomics.store(this.words, state, STATE.DONE);
+        return slot;
+      default:
+        return NO_SLOT;
+    }
+  }
+
+  /** For the end of the process: keeps lanes from entering koffi. */
+  freeze(): void {
+    Atomics.store(this.words, CONTROL.MODE, MODE.FREEZE);
+  }
+
+  /** Blocks this thread until no lane is inside koffi, at most `timeoutMs`. */
+  awaitFrozen(timeoutMs: number): void {
+    const endMs = performance.now() + timeoutMs;
+    for (let lane = 0; lane < this.layout.lanes; lane++) {
+      const critical = laneAt(this.layout, lane) + LANE.CRITICAL;
+      const leftMs = Math.max(0, endMs - performance.now());
+      Atomics.wait(this.words, critical, 1, leftMs);
+    }
+  }
+}

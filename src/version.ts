@@ -1,0 +1,438 @@
+/**
+ * One loaded version of a library, from its private copy to its retirement. Ties together the ring, the lanes and
+ * the requests, and owns the version's state (see version-state.ts).
+ */
+
+import { strict as assert } from 'node:assert';
+import pTimeout from 'p-timeout';
+import { deferred } from './deferred.js';
+import { Dispatcher, type DispatcherStats, type OutcomeTotals } from './dispatcher.js';
+import type { DrainReport } from './drain-report.js';
+import { type DropReason, LoadTimeoutError } from './errors.js';
+import type { Report } from './events.js';
+import { guardAtExit, unguardAtExit } from './exit-guard.js';
+import type { KeepAlive } from './keep-alive.js';
+import type { HandlerInfo } from './lane-protocol.js';
+import { type LaneCounts, Lanes } from './lanes.js';
+import { isMapped } from './library/mappings.js';
+import type { PrivateCopy } from './library/store.js';
+import { checkTimeout, MAX_TIMER_MS, type ResolvedEndpointOptions } from './options.js';
+import { RegionTable } from './regions.js';
+import type { RequestContext, RequestPayload } from './request.js';
+import { notServing, type VersionIdentity } from './request-errors.js';
+import type { HandlerResponse } from './response.js';
+import { NO_SLOT, RingProducer } from './ring/producer.js';
+import { step, type VersionState } from './version-state.js';
+
+/** How one request is executed. */
+export interface ExecuteOptions {
+  /** Gives the request up when aborted; the caller then gets the signal's reason. */
+  signal?: AbortSignal;
+}
+
+/** One caller's hold on a version: while it is held, the library is not unloaded. */
+export interface RequestGuard {
+  /** Lets go. Only the first call counts. */
+  release(): void;
+  /** The same, for `using`. */
+  [Symbol.dispose](): void;
+}
+
+/** A loaded version of a handler. It stays readable after it was retired. */
+export interface LoadedHandler {
+  readonly id: string;
+  /** 1 for the first load of the endpoint, one more for each later one. */
+  readonly version: number;
+  /** The library as the caller named it. */
+  readonly path: string;
+  /** SHA-256 of what was loaded: 64 lower-case hexadecimal digits. */
+  readonly sha256: string;
+  /** What the library says of itself. */
+  readonly info: HandlerInfo;
+  readonly loadedAt: Date;
+  readonly state: VersionState;
+  /** Whether it takes no more requests and has not been retired. */
+  readonly draining: boolean;
+  /** Requests and guards in flight: executing, not merely unanswered. */
+  readonly activeRequests: number;
+  /** Holds the version, or null if it is not active. */
+  acquireRequest(): RequestGuard | null;
+  /**
+   * Executes a request on this very version, with the endpoint's default timeout. Rejects with
+   * `NotLoadedError` once the version is draining.
+   */
+  execute(
+    context: RequestContext | undefined,
+    request: RequestPayload,
+    options?: ExecuteOptions,
+  ): Promise<HandlerResponse>;
+}
+
+/** A version's part of the statistics. */
+export interface VersionStats extends DispatcherStats {
+  version: number;
+  state: VersionState;
+  path: string;
+  /** Requests and guards in flight. */
+  activeRequests: number;
+  lanes: LaneCounts;
+}
+
+export interface VersionParts {
+  identity: VersionIdentity;
+  options: ResolvedEndpointOptions;
+  /** The library as the caller named it. */
+  path: string;
+  copy: PrivateCopy;
+  keepAlive: KeepAlive;
+  report: Report;
+}
+
+/** A drain in progress. */
+interface Drain {
+  readonly reason: DropReason;
+  readonly sinceMs: number;
+  /** Answered by the handler before the drain began. */
+  readonly answeredBefore: number;
+  readonly droppedBefore: number;
+  readonly settle: (report: DrainReport) => void;
+  readonly settled: Promise<DrainReport>;
+  timer: NodeJS.Timeout | null;
+  reported: boolean;
+}
+
+export class Version implements LoadedHandler {
+  readonly id: string;
+  readonly version: number;
+  readonly path: string;
+  readonly options: ResolvedEndpointOptions;
+  loadedAt = new Date();
+  info: HandlerInfo = { name: null, version: null, description: null };
+  readonly #identity: VersionIdentity;
+  readonly #copy: PrivateCopy;
+  readonly #keepAlive: KeepAlive;
+  readonly #report: Report;
+  readonly #ring: RingProducer;
+  readonly #lanes: Lanes;
+  readonly #dispatcher: Dispatcher;
+  #state: VersionState = 'loading';
+  #drain: Drain | null = null;
+  readonly #retired = deferred<void>();
+
+  constructor(parts: VersionParts) {
+    const { identity, options, copy, keepAlive, report } = parts;
+    this.id = identity.endpoint;
+    this.version = identity.version;
+    this.path = parts.path;
+    this.options = options;
+    this.#identity = identity;
+    this.#copy = copy;
+    this.#keepAlive = keepAlive;
+    this.#report = report;
+    this.#ring = new RingProducer({
+      slots: Math.ceil(options.maxInFlight / 32) * 32,
+      lanes: options.threads + options.maxStuckLanes,
+    });
+    const regions = new RegionTable((message) => this.#lanes.announce(message));
+    this.#dispatcher = new Dispatcher({
+      identity,
+      options,
+      ring: this.#ring,
+      regions,
+      keepAlive,
+      hooks: {
+        timedOut: (phase, timeoutMs) => report('timeout', { ...identity, phase, timeoutMs }),
+        abandoned: (lane) => report('abandoned', { ...identity, lane }),
+        shed: (error) => report('shed', { ...identity, error }),
+        callStuck: (lane) => this.#lanes.callStuck(lane),
+        callReturned: (lane) => this.#lanes.callReturned(lane),
+        takePosted: (lane, slot) => this.#lanes.takePosted(lane, slot),
+        requestLeft: () => this.#requestLeft(),
+      },
+    });
+    this.#lanes = new Lanes({
+      identity,
+      options,
+      ring: this.#ring,
+      regions,
+      sourcePath: parts.path,
+      libraryPath: copy.path,
+      hooks: {
+        doorbell: () => this.#dispatcher.collect(),
+        laneExited: (lane, slot, error) => {
+          if (slot !== NO_SLOT) this.#dispatcher.buried(slot, error);
+          report('laneExited', { ...identity, lane, error });
+        },
+        laneStuck: (lane, replaced) => report('laneStuck', { ...identity, lane, replaced }),
+        laneReplaced: (lane, by) => report('laneReplaced', { ...identity, lane, by }),
+        allStuck: (stuckLanes) => this.#dispatcher.becomeStuck(stuckLanes),
+        recovered: () => this.#dispatcher.becomeUnstuck(),
+      },
+    });
+  }
+
+  // ---- loading → active | failed ---------------------------------------------------------------
+
+  /**
+   * Starts the lanes and waits until all have loaded the library.
+   *
+   * @throws {LoadError} if they could not, or the reason of `signal`. Everything is undone, in the background
+   * where native code hangs.
+   */
+  async load(signal: AbortSignal): Promise<void> {
+    const { loadTimeoutMs } = this.options;
+    guardAtExit(this.#ring);
+    try {
+      this.info = await pTimeout(this.#lanes.start(), {
+        milliseconds: loadTimeoutMs,
+        signal,
+        message: new LoadTimeoutError(
+          loadTimeoutMs,
+          `not every lane had loaded ${this.path} after ${loadTimeoutMs} ms; look for a constructor or handler_init that hangs, or raise loadTimeoutMs`,
+          this.path,
+          this.#identity,
+        ),
+      });
+    } catch (error) {
+      this.#state = step(this.#state, 'failed');
+      await this.#undo();
+      throw error;
+    }
+    this.loadedAt = new Date();
+    this.#state = step(this.#state, 'active');
+  }
+
+  /** Ends what a failed load has started. Waits for the lanes, but not for one that hangs. */
+  async #undo(): Promise<void> {
+    const undone = this.#dismantle()
+      .catch((error: unknown) => {
+        // The caller gets the reason of the failed load; this one is about leftovers.
+        process.emitWarning(`a failed load of ${this.path} left something behind: ${error}`);
+      })
+      .then(this.#retired.resolve);
+    await pTimeout(undone, {
+      milliseconds: this.options.cancelGraceMs,
+      fallback: () => undefined,
+    });
+  }
+
+  /** Stops the lanes, ends the threads, removes the copy. Takes as long as native code takes. */
+  async #dismantle(): Promise<void> {
+    this.#dispatcher.dispose();
+    await this.#lanes.stop();
+    await this.#lanes.destroy();
+    unguardAtExit(this.#ring);
+    await this.#copy.remove();
+  }
+
+  // ---- active ----------------------------------------------------------------------------------
+
+  get state(): VersionState {
+    return this.#state;
+  }
+
+  get sha256(): string {
+    return this.#copy.sha256;
+  }
+
+  get draining(): boolean {
+    return this.#state === 'draining' || this.#state === 'drained';
+  }
+
+  get activeRequests(): number {
+    return this.#ring.inFlight;
+  }
+
+  acquireRequest(): RequestGuard | null {
+    if (this.#state !== 'active' || !this.#ring.acquire()) return null;
+    let held = true;
+    const release = () => {
+      if (!held) return;
+      held = false;
+      this.#ring.release();
+      this.#requestLeft();
+    };
+    return { release, [Symbol.dispose]: release };
+  }
+
+  execute(
+    context: RequestContext | undefined,
+    request: RequestPayload,
+    options?: ExecuteOptions,
+  ): Promise<HandlerResponse> {
+    return this.executeWithTimeout(context, request, this.options.defaultTimeoutMs, options);
+  }
+
+  executeWithTimeout(
+    context: RequestContext | undefined,
+    request: RequestPayload,
+    timeoutMs: number,
+    options?: ExecuteOptions,
+  ): Promise<HandlerResponse> {
+    if (this.#state !== 'active') return Promise.reject(notServing(this.#identity));
+    return this.#dispatcher.execute(context, request, checkTimeout(timeoutMs), options?.signal);
+  }
+
+  // ---- active → draining → drained → retired ---------------------------------------------------
+
+  /**
+   * Takes no more requests from now on, and drops those that are left after `drainTimeoutMs` (at once if it is
+   * 0, saying `reason`). The version retires as soon as the last one has returned.
+   *
+   * The report settles at the latest when the calls that are dropped have had their grace and the lanes their time
+   * to stop; if native code is still running then, the version goes on draining and retires later.
+   */
+  drain(reason: DropReason, drainTimeoutMs: number): Promise<DrainReport> {
+    assert(this.#drain === null, 'a version drains once');
+    this.#state = step(this.#state, 'draining');
+    const { promise: settled, resolve: settle } = deferred<DrainReport>();
+    const { succeeded, failed, badResponse, dropped } = this.#dispatcher.totals;
+    this.#drain = {
+      reason,
+      sinceMs: performance.now(),
+      answeredBefore: succeeded + failed + badResponse,
+      droppedBefore: dropped,
+      settle,
+      settled,
+      timer: null,
+      reported: false,
+    };
+    this.#ring.closeLedger();
+    this.#keepAlive.hold();
+    this.#report('draining', { ...this.#identity, activeRequests: this.activeRequests, reason });
+    if (drainTimeoutMs === 0) this.#dropRest(this.#drain, reason);
+    else this.#after(this.#drain, drainTimeoutMs, (drain) => this.#dropRest(drain, 'drain-timeout'));
+    this.#requestLeft();
+    return settled;
+  }
+
+  /** Drops what is left of a drain that is going on, now. */
+  dropNow(reason: DropReason): void {
+    if (this.#drain !== null && this.#state === 'draining') this.#dropRest(this.#drain, reason);
+  }
+
+  /** The report of the drain that is going on or over. */
+  get drained(): Promise<DrainReport> {
+    assert(this.#drain !== null, 'it drains');
+    return this.#drain.settled;
+  }
+
+  /** Resolves when nothing of this version is left: lanes, library, copy. May be never. */
+  get retired(): Promise<void> {
+    return this.#retired.promise;
+  }
+
+  #dropRest(drain: Drain, reason: DropReason): void {
+    this.#dispatcher.dropAll(reason);
+    if (this.#state !== 'draining') return;
+    this.#after(drain, this.options.cancelGraceMs, () => {
+      this.#settleReport(drain, 'resident', this.#whatRuns());
+    });
+  }
+
+  #after(drain: Drain, delayMs: number, action: (drain: Drain) => void): void {
+    if (drain.timer !== null) clearTimeout(drain.timer);
+    drain.timer = setTimeout(() => action(drain), Math.min(delayMs, MAX_TIMER_MS));
+    // The process is kept alive by the drain itself until it has reported.
+    drain.timer.unref();
+  }
+
+  /** What keeps this version from retiring, in words. */
+  whatRemains(): string {
+    switch (this.#state) {
+      case 'loading':
+      case 'failed':
+        return 'its lanes have not come back from the dynamic loader or handler_init';
+      case 'drained':
+        return 'its lanes have not come back from handler_shutdown or the dynamic loader';
+      default:
+        return this.#whatRuns();
+    }
+  }
+
+  #whatRuns(): string {
+    const calls = this.#dispatcher.abandoned;
+    const guards = this.activeRequests - calls;
+    const parts = [
+      calls > 0 ? `${calls} native call${calls === 1 ? ' is' : 's are'} still running` : '',
+      guards > 0 ? `${guards} request guard${guards === 1 ? ' is' : 's are'} not released` : '',
+    ].filter((part) => part !== '');
+    return `${parts.join(' and ')}; the library is unloaded when that ends`;
+  }
+
+  /** The one place where a drain is found to be over. */
+  #requestLeft(): void {
+    if (this.#state !== 'draining' || !this.#dispatcher.idle) return;
+    assert(this.#drain !== null, 'a draining version has a drain');
+    this.#state = step(this.#state, 'drained');
+    this.#report('drained', { ...this.#identity });
+    void this.#retire(this.#drain);
+  }
+
+  /** Never rejects: what goes wrong is in the report. */
+  async #retire(drain: Drain): Promise<void> {
+    const { loadTimeoutMs } = this.options;
+    this.#after(drain, loadTimeoutMs, () => {
+      this.#settleReport(drain, 'resident', this.whatRemains());
+    });
+    let reason: string | undefined;
+    try {
+      await this.#dismantle();
+    } catch (error) {
+      reason = error instanceof Error ? error.message : String(error);
+    }
+    const mapped = await isMapped(this.#copy.path);
+    this.#state = step(this.#state, 'retired');
+    const library = mapped === undefined ? 'unverified' : mapped ? 'resident' : 'unloaded';
+    const said = {
+      unloaded: reason,
+      resident:
+        'the library is still mapped after its last lane has unloaded it: it has unique symbols (C++ inline or template statics) or thread-local destructors; see docs/abi.md',
+      unverified: 'this platform does not tell what is mapped',
+    }[library];
+    this.#settleReport(drain, library, said);
+    this.#report('retired', { ...this.#identity, report: this.#reportNow(drain, library, said) });
+    this.#retired.resolve();
+  }
+
+  #settleReport(drain: Drain, library: DrainReport['library'], reason?: string): void {
+    if (drain.timer !== null) clearTimeout(drain.timer);
+    if (drain.reported) return;
+    drain.reported = true;
+    drain.settle(this.#reportNow(drain, library, reason));
+    this.#keepAlive.release();
+  }
+
+  #reportNow(drain: Drain, library: DrainReport['library'], reason?: string): DrainReport {
+    const { succeeded, failed, badResponse, dropped } = this.#dispatcher.totals;
+    return {
+      ...this.#identity,
+      tookMs: performance.now() - drain.sinceMs,
+      finished: succeeded + failed + badResponse - drain.answeredBefore,
+      dropped: dropped - drain.droppedBefore,
+      abandoned: this.#dispatcher.abandoned,
+      library,
+      ...(reason === undefined ? {} : { reason }),
+    };
+  }
+
+  /** Takes in what the lanes have completed, should a doorbell have been missed. */
+  collect(): void {
+    this.#dispatcher.collect();
+  }
+
+  get totals(): Readonly<OutcomeTotals> {
+    return this.#dispatcher.totals;
+  }
+
+  stats(): VersionStats {
+    return {
+      version: this.version,
+      state: this.#state,
+      path: this.path,
+      activeRequests: this.activeRequests,
+      lanes: this.#lanes.counts(),
+      ...this.#dispatcher.stats(),
+    };
+  }
+}

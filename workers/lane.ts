@@ -1,0 +1,97 @@
+/**
+ * A lane: the one Piscina task of a worker thread. Loads the library, says so, serves requests from the
+ * ring until told to leave, unloads, returns.
+ *
+ * koffi is imported dynamically and used between `enterCritical` and `leaveCritical`, because a thread that
+ * is terminated inside it takes the process down.
+ */
+
+import type { MessagePort } from 'node:worker_threads';
+import type { LaneExit, LaneMessage, LaneTask } from '../src/lane-protocol.js';
+import { NOTHING, RingConsumer } from '../src/ring/consumer.js';
+import type { CallFrame } from './call-frame.js';
+import type { NativeLibrary } from './native-library.js';
+import { Server } from './server.js';
+
+type NativeModule = typeof import('./native-library.js');
+
+export default async function lane(task: LaneTask): Promise<LaneExit> {
+  const { port } = task;
+  const tell = (message: LaneMessage): void => port.postMessage(message);
+  const ring = new RingConsumer(task.memory, task.shape, task.lane, () => tell(null));
+
+  ring.enterCritical();
+  const native = await import('./native-library.js');
+  const { CallFrame } = await import('./call-frame.js');
+  const memory = new native.NativeMemory(task.stackBytes);
+  const library = open(native, task, ring, tell);
+  if (library === null) return leave(port, 'refused');
+  const frame = new CallFrame(memory, native.ABI_VERSION);
+  const server = new Server(memory, library, frame, ring, task);
+  const ready = ring.initialiseOnce(() => initialise(library, frame, server, tell));
+  if (ready) tell({ type: 'ready', info: library.info() });
+  ring.leaveCritical();
+
+  if (ready) serve(ring, server);
+
+  ring.enterCritical();
+  // The last to let go still has the library mapped: shutting down happens before anyone's last unload.
+  if (ring.letGo()) library.shutDown();
+  library.unload();
+  ring.leaveCritical();
+  return leave(port, ready ? 'stopped' : 'refused');
+}
+
+function serve(ring: RingConsumer, server: Server): void {
+  while (!ring.leaving) {
+    const slot = ring.take();
+    if (slot === NOTHING) {
+      server.readMail();
+      ring.park(server.mailRead);
+    } else {
+      server.serve(slot);
+    }
+  }
+}
+
+/** The library, held by this lane, or null after the reason has been told. */
+function open(
+  native: NativeModule,
+  task: LaneTask,
+  ring: RingConsumer,
+  tell: (message: LaneMessage) => void,
+): NativeLibrary | null {
+  try {
+    const library = new native.NativeLibrary(task.libraryPath);
+    ring.hold();
+    return library;
+  } catch (error) {
+    if (!(error instanceof native.LibraryRefused)) throw error;
+    tell({ type: 'refused', failure: error.failure });
+    ring.leaveCritical();
+    return null;
+  }
+}
+
+/** Runs `handler_init` and tells why if it refuses. */
+function initialise(
+  library: NativeLibrary,
+  frame: CallFrame,
+  server: Server,
+  tell: (message: LaneMessage) => void,
+): boolean {
+  frame.setEmptyContext();
+  server.offerResponse();
+  const code = library.initialise(frame.context, frame.response);
+  if (code === 0) return true;
+  tell({
+    type: 'refused',
+    failure: { kind: 'init-failed', code, message: server.readMessage() },
+  });
+  return false;
+}
+
+function leave(port: MessagePort, exit: LaneExit): LaneExit {
+  port.close();
+  return exit;
+}

@@ -1,0 +1,162 @@
+/**
+ * The binding to native code: the only importer of koffi.
+ *
+ * Importing this module, `open`, `unload` and everything in between must not be interrupted by a thread
+ * termination: it would abort the process. `call` passes numbers only and is safe in that respect; it
+ * is also the fast way (struct arguments cost ten times as much).
+ */
+
+import koffi, { type LibraryHandle, type TypeObject } from 'koffi';
+import type { HandlerInfo, LoadFailure } from '../src/lane-protocol.js';
+
+/** The version in include/handler.h. */
+export const ABI_VERSION = 1;
+
+/** Where the C runtime's exported functions are found: the program itself, but on Windows. */
+const loadCRuntime = (): LibraryHandle =>
+  koffi.load(process.platform === 'win32' ? 'ucrtbase.dll' : null);
+
+/** Ends the process at once, without waiting for threads that are stuck in native code. */
+export function exitWithoutWaiting(code: number): never {
+  const exit = loadCRuntime().func('_exit', 'void', ['int']);
+  exit(code);
+  throw new Error('_exit returned');
+}
+
+/** Access to plain memory by address. */
+export class NativeMemory {
+  /** Copies `length` bytes from one address to another. */
+  readonly copy: (to: number, from: number, length: number) => void;
+  readonly #moveViews: (to: Uint8Array, from: Uint8Array, length: number) => number;
+
+  /** `stackBytes` is the stack that native calls of this thread will run on. */
+  constructor(stackBytes: number) {
+    // koffi accepts this only before the thread's first load.
+    koffi.config({ sync_stack_size: stackBytes });
+    const runtime = loadCRuntime();
+    this.copy = runtime.func('memcpy', 'void', ['uintptr_t', 'uintptr_t', 'size_t']);
+    this.#moveViews = runtime.func('memmove', 'uintptr_t', ['uint8_t *', 'uint8_t *', 'size_t']);
+  }
+
+  /** The address of a view's first byte. It stays valid as long as the view's buffer is reachable. */
+  addressOf(view: Uint8Array): number {
+    // memmove returns its first argument; with nothing to move it does only that.
+    return this.#moveViews(view, view, 0);
+  }
+}
+
+/** A library that cannot be used, with the reason as plain data. */
+export class LibraryRefused extends Error {
+  readonly failure: LoadFailure;
+
+  constructor(failure: LoadFailure) {
+    super(failure.kind);
+    this.failure = failure;
+  }
+}
+
+type Entry = (context: number, request: number, response: number) => number;
+type Init = (context: number, response: number) => number;
+type Release = (response: number) => void;
+
+/** `handler_description` of include/handler.h. */
+const description = koffi.struct({
+  struct_size: 'uint32_t',
+  reserved: 'uint32_t',
+  name: 'const char *',
+  version: 'const char *',
+  description: 'const char *',
+});
+
+export class NativeLibrary {
+  /** `handler_entry`, with the addresses of its three structs. */
+  readonly call: Entry;
+  /** `handler_release`, if the library has it. */
+  readonly release: Release | null;
+  readonly #library: LibraryHandle;
+
+  /**
+   * Maps the library, or joins the mapping that another lane made.
+   *
+   * @throws {LibraryRefused} if the loader refuses it, a required symbol is missing or the ABI is not ours.
+   */
+  constructor(path: string) {
+    this.#library = openLibrary(path);
+    try {
+      this.#checkAbi();
+      this.call = this.#require('handler_entry', 'int32_t', ['uintptr_t', 'uintptr_t', 'uintptr_t']);
+      this.release = this.#find('handler_release', 'void', ['uintptr_t']);
+    } catch (error) {
+      this.#library.unload();
+      throw error;
+    }
+  }
+
+  #checkAbi(): void {
+    const abiVersion = this.#require<() => number>('handler_abi_version', 'uint32_t', []);
+    const actual = abiVersion();
+    if (actual !== ABI_VERSION) {
+      throw new LibraryRefused({ kind: 'abi-mismatch', expected: ABI_VERSION, actual });
+    }
+  }
+
+  /** Runs `handler_init`, if there is one. Returns its code. */
+  initialise(context: number, response: number): number {
+    const init = this.#find<Init>('handler_init', 'int32_t', ['uintptr_t', 'uintptr_t']);
+    return init === null ? 0 : init(context, response);
+  }
+
+  /** Runs `handler_shutdown`, if there is one. */
+  shutDown(): void {
+    this.#find<() => void>('handler_shutdown', 'void', [])?.();
+  }
+
+  /** What `handler_info` says. */
+  info(): HandlerInfo {
+    const info = this.#find<() => unknown>('handler_info', koffi.pointer(description), []);
+    const pointer = info?.();
+    if (pointer === undefined || pointer === null) {
+      return { name: null, version: null, description: null };
+    }
+    const { name, version, description: text } = koffi.decode(pointer, description) as HandlerInfo & {
+      struct_size: number;
+    };
+    return { name, version, description: text };
+  }
+
+  /** Gives up this lane's hold. The last one unmaps the library; nothing of it may be called again. */
+  unload(): void {
+    this.#library.unload();
+  }
+
+  #require<F>(symbol: string, result: string, parameters: string[]): F {
+    const found = this.#find<F>(symbol, result, parameters);
+    if (found === null) throw new LibraryRefused({ kind: 'missing-symbol', symbol });
+    return found;
+  }
+
+  #find<F>(symbol: string, result: string | TypeObject, parameters: string[]): F | null {
+    try {
+      return this.#library.func(symbol, result, parameters) as F;
+    } catch (error) {
+      // koffi has no way to ask whether a symbol exists, and its errors have no code.
+      if (error instanceof Error && /Cannot find function/.test(error.message)) return null;
+      throw error;
+    }
+  }
+}
+
+function openLibrary(path: string): LibraryHandle {
+  try {
+    // deep: the library's own symbols win over those of the node binary, which exports about 70,000,
+    // zlib and OpenSSL among them.
+    return koffi.load(path, { deep: true });
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    const missing = /cannot open shared object file|undefined symbol|symbol not found|Library not loaded/i;
+    throw new LibraryRefused({
+      kind: missing.test(message) ? 'missing-dependency' : 'loader',
+      message,
+    });
+  }
+}
