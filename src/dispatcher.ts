@@ -29,8 +29,8 @@ import {
   type RequestPayload,
   writeRequest,
 } from './request.js';
-import * as requestErrors from './request-errors.js';
 import type { VersionIdentity } from './request-errors.js';
+import * as requestErrors from './request-errors.js';
 import { copyOut, HandlerResponse } from './response.js';
 import {
   responseRoomAt,
@@ -188,7 +188,8 @@ export class Dispatcher {
       const encoded = encodeRequest(context, request, this.#options.maxPayloadBytes);
       if (this.#stuck !== null) throw this.#shed(this.#stuck);
       const waits = this.#waiting.length > 0 || !this.#ring.hasFreeSlot;
-      if (waits && this.#waiting.length >= this.#options.maxQueue) throw this.#shed(requestErrors.queueFull(this.#identity, this.#options));
+      if (waits && this.#waiting.length >= this.#options.maxQueue)
+        throw this.#shed(requestErrors.queueFull(this.#identity, this.#options));
       if (!this.#ring.acquire()) throw requestErrors.notServing(this.#identity);
 
       const submittedMs = monotonicMs();
@@ -318,7 +319,10 @@ export class Dispatcher {
       }
       case STATUS.RESPONSE_TOO_LARGE:
         this.#totals.badResponse += 1;
-        this.#reject(pending, requestErrors.responseTooLarge(this.#identity, this.#options, length));
+        this.#reject(
+          pending,
+          requestErrors.responseTooLarge(this.#identity, this.#options, length),
+        );
         return;
       case STATUS.INVALID_RESPONSE: {
         const defect = this.#room.toString('utf8', roomAt, roomAt + length);
@@ -354,7 +358,8 @@ export class Dispatcher {
     this.collect();
     let nextMs = Number.POSITIVE_INFINITY;
     for (const pending of this.#waiting) {
-      if (pending.deadlineMs <= nowMs) this.#giveUp(pending, (phase) => this.#timedOut(pending, phase));
+      if (pending.deadlineMs <= nowMs)
+        this.#giveUp(pending, (phase) => this.#timedOut(pending, phase));
       else nextMs = Math.min(nextMs, pending.deadlineMs);
     }
     for (const pending of this.#bySlot) {
@@ -399,7 +404,8 @@ export class Dispatcher {
     const error = requestErrors.endpointStuck(this.#identity, this.#options, stuckLanes);
     this.#stuck = error;
     for (const pending of [...this.#waiting, ...this.#inSlots()]) {
-      if (pending.answered || (pending.slot !== NO_SLOT && !this.#ring.withdraw(pending.slot))) continue;
+      if (pending.answered || (pending.slot !== NO_SLOT && !this.#ring.withdraw(pending.slot)))
+        continue;
       if (pending.slot === NO_SLOT) this.#leaveQueue(pending);
       this.#totals.dropped += 1;
       this.#reject(pending, requestErrors.endpointStuck(this.#identity, this.#options, stuckLanes));

@@ -4,13 +4,7 @@
 
 import { EventEmitter } from 'eventemitter3';
 import type { DrainReport } from './drain-report.js';
-import type {
-  DropReason,
-  EndpointStuckError,
-
-  QueueFullError,
-  TimeoutPhase,
-} from './errors.js';
+import type { DropReason, EndpointStuckError, QueueFullError, TimeoutPhase } from './errors.js';
 import type { HandlerInfo } from './lane-protocol.js';
 import type { VersionIdentity } from './request-errors.js';
 
@@ -66,4 +60,3 @@ export class RegistryEmitter extends EventEmitter<RegistryEvents> {
     }
   }
 }
-

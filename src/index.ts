@@ -1,3 +1,4 @@
+export type { DispatcherStats, OutcomeTotals } from './dispatcher.js';
 export type { DrainReport } from './drain-report.js';
 export type { EndpointStats, SwapResult } from './endpoint.js';
 export * from './errors.js';
@@ -7,7 +8,6 @@ export type { HandlerInfo } from './lane-protocol.js';
 export type { LaneCounts } from './lanes.js';
 export type { LatencyStats, LatencySummary } from './latency.js';
 export { libraryFileName } from './library/name.js';
-export type { DispatcherStats, OutcomeTotals } from './dispatcher.js';
 export type { EndpointOptions, RegistryOptions } from './options.js';
 export {
   type CloseOptions,

@@ -11,8 +11,8 @@ import { strict as assert } from 'node:assert';
 import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import { deferred } from './deferred.js';
 import { type LoadError, LoadFailedError } from './errors.js';
-import type { HandlerInfo, HostMessage, LaneMessage, LaneTask } from './lane-protocol.js';
 import { LanePool } from './lane-pool.js';
+import type { HandlerInfo, HostMessage, LaneMessage, LaneTask } from './lane-protocol.js';
 import { loadErrorFor } from './load-error.js';
 import type { ResolvedEndpointOptions } from './options.js';
 import type { RegionTable } from './regions.js';
@@ -140,7 +140,8 @@ export class Lanes {
   }
 
   counts(): LaneCounts {
-    const count = (state: LaneState) => this.#present().filter((lane) => lane.state === state).length;
+    const count = (state: LaneState) =>
+      this.#present().filter((lane) => lane.state === state).length;
     return {
       starting: count('starting'),
       serving: count('serving'),
@@ -262,9 +263,7 @@ export class Lanes {
         this.#updateExhausted();
         return;
       case 'refused':
-        lane.refused(
-          loadErrorFor(message.failure, this.#parts.sourcePath, this.#parts.identity),
-        );
+        lane.refused(loadErrorFor(message.failure, this.#parts.sourcePath, this.#parts.identity));
         return;
       case 'response':
         this.#posted.set(message.slot, message.bytes);

@@ -120,7 +120,11 @@ export function resolveRegistryOptions(options: RegistryOptions = {}): ResolvedR
   return {
     handlersDir: resolve(text('handlersDir', handlersDir) ?? './handlers'),
     cacheDir: text('cacheDir', cacheDir),
-    cleanupIntervalMs: number('cleanupIntervalMs', cleanupIntervalMs, REGISTRY_RULES.cleanupIntervalMs),
+    cleanupIntervalMs: number(
+      'cleanupIntervalMs',
+      cleanupIntervalMs,
+      REGISTRY_RULES.cleanupIntervalMs,
+    ),
     closeTimeoutMs: number('closeTimeoutMs', closeTimeoutMs, REGISTRY_RULES.closeTimeoutMs),
     endpoint: resolveEndpointOptions(rest),
   };

@@ -14,12 +14,7 @@ export class HandlerResponse {
   /** Milliseconds that the native call took. */
   readonly ranMs: number;
 
-  constructor(
-    bytes: Uint8Array<ArrayBuffer>,
-    version: number,
-    queuedMs: number,
-    ranMs: number,
-  ) {
+  constructor(bytes: Uint8Array<ArrayBuffer>, version: number, queuedMs: number, ranMs: number) {
     this.bytes = bytes;
     this.version = version;
     this.queuedMs = queuedMs;
@@ -52,7 +47,11 @@ let slabUsed = 0;
  * A copy of bytes that lie in shared memory. Small copies share slabs: an allocation each would cost four
  * times as much (430 against 80 ns for 128 bytes).
  */
-export function copyOut(shared: Uint8Array, start: number, length: number): Uint8Array<ArrayBuffer> {
+export function copyOut(
+  shared: Uint8Array,
+  start: number,
+  length: number,
+): Uint8Array<ArrayBuffer> {
   if (length > LARGEST_IN_SLAB) {
     const copy = new Uint8Array(length);
     copy.set(shared.subarray(start, start + length));

@@ -301,7 +301,8 @@ export class Version implements LoadedHandler {
     this.#keepAlive.hold();
     this.#report('draining', { ...this.#identity, activeRequests: this.activeRequests, reason });
     if (drainTimeoutMs === 0) this.#dropRest(this.#drain, reason);
-    else this.#after(this.#drain, drainTimeoutMs, (drain) => this.#dropRest(drain, 'drain-timeout'));
+    else
+      this.#after(this.#drain, drainTimeoutMs, (drain) => this.#dropRest(drain, 'drain-timeout'));
     this.#requestLeft();
     return settled;
   }

@@ -84,7 +84,11 @@ export class NativeLibrary {
     this.#library = openLibrary(path);
     try {
       this.#checkAbi();
-      this.call = this.#require('handler_entry', 'int32_t', ['uintptr_t', 'uintptr_t', 'uintptr_t']);
+      this.call = this.#require('handler_entry', 'int32_t', [
+        'uintptr_t',
+        'uintptr_t',
+        'uintptr_t',
+      ]);
       this.release = this.#find('handler_release', 'void', ['uintptr_t']);
     } catch (error) {
       this.#library.unload();
@@ -118,7 +122,11 @@ export class NativeLibrary {
     if (pointer === undefined || pointer === null) {
       return { name: null, version: null, description: null };
     }
-    const { name, version, description: text } = koffi.decode(pointer, description) as HandlerInfo & {
+    const {
+      name,
+      version,
+      description: text,
+    } = koffi.decode(pointer, description) as HandlerInfo & {
       struct_size: number;
     };
     return { name, version, description: text };
@@ -153,7 +161,8 @@ function openLibrary(path: string): LibraryHandle {
     return koffi.load(path, { deep: true });
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
-    const missing = /cannot open shared object file|undefined symbol|symbol not found|Library not loaded/i;
+    const missing =
+      /cannot open shared object file|undefined symbol|symbol not found|Library not loaded/i;
     throw new LibraryRefused({
       kind: missing.test(message) ? 'missing-dependency' : 'loader',
       message,
