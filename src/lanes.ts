@@ -12,7 +12,13 @@ import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:wor
 import { deferred } from './deferred.js';
 import { type LoadError, LoadFailedError } from './errors.js';
 import { LanePool } from './lane-pool.js';
-import type { HandlerInfo, HostMessage, LaneMessage, LaneTask } from './lane-protocol.js';
+import type {
+  HandlerInfo,
+  HostMessage,
+  LaneMessage,
+  LaneTask,
+  LoadFailure,
+} from './lane-protocol.js';
 import { loadErrorFor } from './load-error.js';
 import type { ResolvedEndpointOptions } from './options.js';
 import type { RegionTable } from './regions.js';
@@ -182,7 +188,8 @@ export class Lanes {
         // It came back while its replacement was starting: one of the two is too many.
         if (stuck.state === 'serving') this.#dismiss(replacement);
       },
-      () => this.#updateExhausted(), // Told as a lane that exited, in #died or #left.
+      // Reported, and tried again, where it failed.
+      () => this.#updateExhausted(),
     );
   }
 
@@ -263,11 +270,18 @@ export class Lanes {
         this.#updateExhausted();
         return;
       case 'refused':
-        lane.refused(loadErrorFor(message.failure, this.#parts.sourcePath, this.#parts.identity));
+        this.#refused(lane, message.failure);
         return;
       case 'response':
         this.#posted.set(message.slot, message.bytes);
     }
+  }
+
+  #refused(lane: Lane, failure: LoadFailure): void {
+    const error = loadErrorFor(failure, this.#parts.sourcePath, this.#parts.identity);
+    lane.refused(error);
+    // Before, it fails the load; now it is a replacement that did not come to be.
+    if (this.#phase === 'serving') this.#parts.hooks.laneExited(lane.index, NO_SLOT, error);
   }
 
   /** The lane has returned from its task: it was told to, or it was refused. */
@@ -326,6 +340,6 @@ export class Lanes {
       this.#retry = null;
       if (this.#phase !== 'serving' || this.#lanes[lost.index] !== undefined) return;
       this.#startLane(lost.index, lost.replaces);
-    }, delayMs);
+    }, delayMs).unref();
   }
 }
