@@ -17,17 +17,21 @@ const MAX_SUGGESTIONS = 5;
 /**
  * Whether a file is the same and holds what it held. A change within one tick of the file system's
  * clock (some milliseconds) that keeps the size cannot be seen.
+ *
+ * `ctime` tells of writes whose `mtime` was put back, but also changes with the number of links. A
+ * rename over the file takes its last name away and no byte, and is how a library should be
+ * replaced: where the links changed too, `ctime` says nothing and `mtime` has to do.
  */
 export function isUnchanged(before: FileState, after: FileState): boolean {
   return (
     before.ino === after.ino &&
     before.size === after.size &&
     before.mtimeNs === after.mtimeNs &&
-    before.ctimeNs === after.ctimeNs
+    (before.ctimeNs === after.ctimeNs || before.nlink !== after.nlink)
   );
 }
 
-export type FileState = Pick<BigIntStats, 'ino' | 'size' | 'mtimeNs' | 'ctimeNs'>;
+export type FileState = Pick<BigIntStats, 'ino' | 'size' | 'nlink' | 'mtimeNs' | 'ctimeNs'>;
 
 export async function openSource(path: string): Promise<FileHandle> {
   try {
