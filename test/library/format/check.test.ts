@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import test from 'ava';
 import fc from 'fast-check';
-import { type LibraryDefect, LibraryInvalidError } from '../../src/errors.js';
-import { checkLibraryFile } from '../../src/library/format.js';
+import { type LibraryDefect, LibraryInvalidError } from '../../../src/errors.js';
+import { checkLibraryFile } from '../../../src/library/format/check.js';
 
 const SOURCE = `
 #include <stdint.h>
