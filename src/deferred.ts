@@ -1,3 +1,7 @@
+/** Small helpers for promises. */
+
+import pTimeout from 'p-timeout';
+
 /** A promise and the two functions that settle it: `Promise.withResolvers`, which Node 20 lacks. */
 
 export interface Deferred<T> {
@@ -14,4 +18,10 @@ export function deferred<T>(): Deferred<T> {
     reject = onReason;
   });
   return { promise, resolve, reject };
+}
+
+/** Waits for `work`, but not longer than `timeoutMs`. Rejects only if `work` does. */
+export async function settledWithin(work: Promise<unknown>, timeoutMs: number): Promise<void> {
+  // p-timeout refuses 0, which here means: only if it is done already.
+  await pTimeout(work, { milliseconds: Math.max(1, timeoutMs), fallback: () => undefined });
 }

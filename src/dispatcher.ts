@@ -18,7 +18,7 @@ import { monotonicMs } from './clock.js';
 import type { DropReason, EndpointStuckError, QueueFullError, TimeoutPhase } from './errors.js';
 import type { KeepAlive } from './keep-alive.js';
 import { LatencyRecorder, type LatencyStats } from './latency.js';
-import type { ResolvedEndpointOptions } from './options.js';
+import { checkSignal, checkTimeout, type ResolvedEndpointOptions } from './options.js';
 import { PendingQueue, type QueueLinks } from './pending-queue.js';
 import type { RegionTable } from './regions.js';
 import {
@@ -180,11 +180,13 @@ export class Dispatcher {
     signal: AbortSignal | undefined,
   ): Promise<HandlerResponse> {
     return new Promise((resolve, reject) => {
+      // Whatever throws in here rejects; so everything is checked before anything is taken.
+      checkTimeout(timeoutMs);
+      checkSignal(signal);
       if (signal?.aborted) {
         reject(signal.reason);
         return;
       }
-      // Throws, which rejects, before anything is taken.
       const encoded = encodeRequest(context, request, this.#options.maxPayloadBytes);
       if (this.#stuck !== null) throw this.#shed(this.#stuck);
       const waits = this.#waiting.length > 0 || !this.#ring.hasFreeSlot;

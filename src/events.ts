@@ -53,7 +53,7 @@ export class RegistryEmitter extends EventEmitter<RegistryEvents> {
     try {
       return super.emit(event, ...details);
     } catch (error) {
-      // The engine may be in the middle of a transition; throwing into it would break a promise to someone else.
+      // Uncaught, it would end the process, for a mistake that concerns the listener alone.
       const warning = new Error(`a listener for '${String(event)}' threw`, { cause: error });
       process.emitWarning(Object.assign(warning, { name: 'ListenerWarning' }));
       return true;

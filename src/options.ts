@@ -170,8 +170,21 @@ export function checkDuration(name: string, value: unknown): number | undefined 
  *
  * @throws {InvalidOptionError} if it is anything else.
  */
-export function checkTimeout(value: unknown): number {
-  return number('timeoutMs', value, TIMEOUT_RULE);
+export function checkTimeout(value: unknown): void {
+  number('timeoutMs', value, TIMEOUT_RULE);
+}
+
+/**
+ * Checks the `signal` of a request.
+ *
+ * @throws {InvalidOptionError} if it is given and is no AbortSignal.
+ */
+export function checkSignal(value: unknown): void {
+  if (value === undefined || value instanceof AbortSignal) return;
+  throw new InvalidOptionError(
+    'signal',
+    `signal must be an AbortSignal (controller.signal, not the controller); got ${show(value)}`,
+  );
 }
 
 /**

@@ -1,7 +1,7 @@
 /** The registry: the public face of the library. Finds the endpoint, the endpoint does the work. */
 
 import { join } from 'node:path';
-import pTimeout from 'p-timeout';
+import { settledWithin } from './deferred.js';
 import type { DrainReport } from './drain-report.js';
 import { Endpoint, type EndpointStats, notLoaded, type SwapResult } from './endpoint.js';
 import { type HandlerError, RegistryClosedError } from './errors.js';
@@ -114,9 +114,15 @@ export class HandlerRegistry extends RegistryEmitter {
   /** Aborted when closing begins: loads that are going on give up. */
   readonly #closing = new AbortController();
   #closed: Promise<CloseReport> | null = null;
-  // The emitter's own types do not survive being generic over the event's name.
+  /**
+   * Events are delivered in a microtask of their own, in order. So a listener that swaps, aborts or closes never does it in
+   * the middle of a transition.
+   */
   readonly #report: Report = (event, ...details) => {
-    (this.emit as (event: string, ...details: unknown[]) => boolean)(event, ...details);
+    if (this.listenerCount(event) === 0) return;
+    // The emitter's own types do not survive being generic over the event's name.
+    const emit = this.emit as (event: string, ...details: unknown[]) => boolean;
+    queueMicrotask(() => emit.call(this, event, ...details));
   };
 
   /** @throws {InvalidOptionError} for an unknown option or a value out of range. */
@@ -403,7 +409,7 @@ export class HandlerRegistry extends RegistryEmitter {
       const remaining = endpoints.flatMap((endpoint) => endpoint.remaining());
       await Promise.all(remaining.map((version) => version.retired));
     };
-    await pTimeout(allGone(), { milliseconds: timeoutMs, fallback: () => undefined });
+    await settledWithin(allGone(), timeoutMs);
     clearTimeout(drop);
     const leftBehind = endpoints.flatMap((endpoint) => endpoint.remaining());
     // Loads that have given up may still be undoing themselves: what they hold is theirs to remove.

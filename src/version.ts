@@ -5,7 +5,7 @@
 
 import { strict as assert } from 'node:assert';
 import pTimeout from 'p-timeout';
-import { deferred } from './deferred.js';
+import { deferred, settledWithin } from './deferred.js';
 import { Dispatcher, type DispatcherStats, type OutcomeTotals } from './dispatcher.js';
 import type { DrainReport } from './drain-report.js';
 import { type DropReason, LoadTimeoutError } from './errors.js';
@@ -16,7 +16,7 @@ import type { HandlerInfo } from './lane-protocol.js';
 import { type LaneCounts, Lanes } from './lanes.js';
 import { isMapped } from './library/mappings.js';
 import type { PrivateCopy } from './library/store.js';
-import { checkTimeout, MAX_TIMER_MS, type ResolvedEndpointOptions } from './options.js';
+import { MAX_TIMER_MS, type ResolvedEndpointOptions } from './options.js';
 import { RegionTable } from './regions.js';
 import type { RequestContext, RequestPayload } from './request.js';
 import { notServing, type VersionIdentity } from './request-errors.js';
@@ -210,10 +210,7 @@ export class Version implements LoadedHandler {
         process.emitWarning(`a failed load of ${this.path} left something behind: ${error}`);
       })
       .then(this.#retired.resolve);
-    await pTimeout(undone, {
-      milliseconds: this.options.cancelGraceMs,
-      fallback: () => undefined,
-    });
+    await settledWithin(undone, this.options.cancelGraceMs);
   }
 
   /** Stops the lanes, ends the threads, removes the copy. Takes as long as native code takes. */
@@ -270,7 +267,7 @@ export class Version implements LoadedHandler {
     options?: ExecuteOptions,
   ): Promise<HandlerResponse> {
     if (this.#state !== 'active') return Promise.reject(notServing(this.#identity));
-    return this.#dispatcher.execute(context, request, checkTimeout(timeoutMs), options?.signal);
+    return this.#dispatcher.execute(context, request, timeoutMs, options?.signal);
   }
 
   // ---- active → draining → drained → retired ---------------------------------------------------
@@ -391,9 +388,10 @@ export class Version implements LoadedHandler {
         'the library is still mapped after its last lane has unloaded it: it has unique symbols (C++ inline or template statics) or thread-local destructors; see docs/abi.md',
       unverified: 'this platform does not tell what is mapped',
     }[library];
-    this.#settleReport(drain, library, said);
     this.#report('retired', { ...this.#identity, report: this.#reportNow(drain, library, said) });
+    // First those who keep count of versions, then those who wait for the report.
     this.#retired.resolve();
+    this.#settleReport(drain, library, said);
   }
 
   #settleReport(drain: Drain, library: DrainReport['library'], reason?: string): void {

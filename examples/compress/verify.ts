@@ -2,9 +2,9 @@
  * Checks with a decoder that shares nothing with the compressors (lz4js) that a block decodes to
  * what went in.
  *
- * It decodes at about the speed of the fast compressor. A decoder running beside the lanes cost them
- * 25 to 30 % of their throughput on two cores (measured), so it works in a pool of its own, in the
- * time between the compressing of one round and the reading of the next.
+ * It decodes at about the speed of the fast compressor. A decoder beside the lanes cost them 25 to
+ * 30 % of their throughput on two cores (measured), so it works in a pool of its own, in the time
+ * between the compressing of one round and the reading of the next.
  */
 import { Piscina } from 'piscina';
 import { batches, sum } from './files.js';
