@@ -1,0 +1,166 @@
+/**
+ * Runs the tests on several versions of Node, one after the other: `npm run test:matrix`.
+ *
+ * The compiled tests are the same for all, and so are the libraries: koffi and the fixtures do not depend on
+ * the version of Node. Tests start their child processes with `process.execPath`, so those follow.
+ */
+
+import { spawn } from 'node:child_process';
+import { dirname, join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { packageRoot } from '../fixtures/paths.js';
+import { hasBinaries, installNode, resolveVersion } from './matrix/node-binary.js';
+import { readTap, type TapReport, type Totals } from './matrix/tap.js';
+
+/** The oldest that package.json allows, and the newest of each line that is or will be LTS. */
+const DEFAULT_VERSIONS = ['20.19.0', '22', '24', '26'];
+
+const usage = `Usage: npm run test:matrix [-- [VERSION...] [options]]
+
+Runs the tests on each VERSION of Node: 22, 22.20 or 22.20.0
+(default: ${DEFAULT_VERSIONS.join(', ')}). Versions are installed from npm into
+node_modules/.cache/node, for Linux x64 only.
+
+  --json    print the result as JSON; progress goes to standard error
+  --help    print this
+
+Exit status: 0 if all tests passed on all versions, 1 if not, 2 if the command
+line cannot be followed.
+`;
+
+/** A version hangs if it takes this long; ava has a shorter limit on silence. */
+const VERSION_TIMEOUT_MS = 15 * 60_000;
+
+interface VersionResult extends TapReport {
+  /** The exact version, or what was asked for if that could not be resolved. */
+  node: string;
+  seconds: number;
+}
+
+await main();
+
+async function main(): Promise<void> {
+  let options: { versions: string[]; json: boolean; help: boolean };
+  try {
+    options = parseOptions(process.argv.slice(2));
+  } catch (error) {
+    console.error(`${messageOf(error)}\nRun with --help to see the options.`);
+    process.exitCode = 2;
+    return;
+  }
+  const { versions, json, help } = options;
+  if (help) return void process.stdout.write(usage);
+  const progress = json ? console.error : console.log;
+
+  const results: VersionResult[] = [];
+  if (hasBinaries) {
+    for (const [index, wanted] of versions.entries()) {
+      const result = await testOn(wanted, (text) =>
+        progress(`[${index + 1}/${versions.length}] Node ${text}`),
+      );
+      for (const failure of result.failures) progress(`\n✘ Node ${result.node}: ${failure}\n`);
+      results.push(result);
+    }
+  } else {
+    progress(
+      `Skipped: there are binaries of Node for Linux x64 only, and this is ${process.platform} ` +
+        `${process.arch}. Use "npm test" with each version that you have.`,
+    );
+  }
+  const totals = sum(results);
+  if (json) console.log(JSON.stringify({ versions: results, totals }, null, 2));
+  else print(results, totals);
+  if (totals.failed > 0) process.exitCode = 1;
+}
+
+function parseOptions(args: string[]): { versions: string[]; json: boolean; help: boolean } {
+  const { values, positionals } = parseArgs({
+    args,
+    allowPositionals: true,
+    options: {
+      json: { type: 'boolean', default: false },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
+  });
+  const wrong = positionals.find((version) => !/^\d+(\.\d+){0,2}$/.test(version));
+  if (wrong !== undefined)
+    throw new Error(`expected a version such as 22 or 22.20.0, got ${wrong}`);
+  return { versions: positionals.length > 0 ? positionals : DEFAULT_VERSIONS, ...values };
+}
+
+/** Never rejects: a version that cannot be installed has failed. */
+async function testOn(wanted: string, progress: (text: string) => void): Promise<VersionResult> {
+  const startedMs = performance.now();
+  let node = wanted;
+  let report: TapReport;
+  try {
+    node = await resolveVersion(wanted);
+    progress(`${node}: installing`);
+    const binary = await installNode(node);
+    progress(`${node}: running the tests`);
+    report = await runAva(binary);
+  } catch (error) {
+    report = { passed: 0, failed: 1, skipped: 0, failures: [messageOf(error)] };
+  }
+  const seconds = Math.round((performance.now() - startedMs) / 100) / 10;
+  progress(`${node}: ${totalsLine(report)} in ${seconds} s`);
+  return { node, ...report, seconds };
+}
+
+function runAva(binary: string): Promise<TapReport> {
+  const ava = join(packageRoot, 'node_modules', 'ava', 'entrypoints', 'cli.mjs');
+  // Programs that a test starts by name, such as npm, run on this Node too.
+  const PATH = `${dirname(binary)}:${process.env['PATH'] ?? ''}`;
+  return new Promise((resolve, reject) => {
+    const child = spawn(binary, [ava, '--tap'], {
+      cwd: packageRoot,
+      env: { ...process.env, PATH },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    let output = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      output += text;
+    });
+    const alarm = setTimeout(() => {
+      child.kill('SIGKILL');
+      // Processes that it started may hold the other end open.
+      child.stdout.destroy();
+    }, VERSION_TIMEOUT_MS);
+    child.once('error', reject);
+    child.once('close', (exitCode) => {
+      clearTimeout(alarm);
+      resolve(readTap(output, exitCode));
+    });
+  });
+}
+
+function print(results: readonly VersionResult[], totals: Totals): void {
+  const header = ['Node', 'passed', 'failed', 'skipped', 'seconds'];
+  const rows = results.map(({ node, passed, failed, skipped, seconds }) =>
+    [node, passed, failed, skipped, seconds.toFixed(1)].map(String),
+  );
+  console.log('');
+  for (const [node = '', ...numbers] of [header, ...rows]) {
+    console.log(`${node.padEnd(10)}${numbers.map((text) => text.padStart(9)).join('')}`);
+  }
+  console.log(`\n${totalsLine(totals)}`);
+}
+
+/** CI reads this line: its form does not change. */
+function totalsLine({ passed, failed, skipped }: Totals): string {
+  return `${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`;
+}
+
+function sum(results: readonly Totals[]): Totals {
+  const totals = { passed: 0, failed: 0, skipped: 0 };
+  for (const { passed, failed, skipped } of results) {
+    totals.passed += passed;
+    totals.failed += failed;
+    totals.skipped += skipped;
+  }
+  return totals;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
