@@ -163,7 +163,7 @@ export class Dispatcher {
     this.#identity = parts.identity;
     this.#options = parts.options;
     this.#ring = parts.ring;
-    this.#room = Buffer.from(parts.ring.memory);
+    this.#room = Buffer.from(parts.ring.memory, 0, parts.ring.layout.totalBytes);
     this.#regions = parts.regions;
     this.#keepAlive = parts.keepAlive;
     this.#hooks = parts.hooks;

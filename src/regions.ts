@@ -8,6 +8,7 @@
 
 import { strict as assert } from 'node:assert';
 import type { HostMessage, Region } from './lane-protocol.js';
+import { reserveShared } from './shared-memory.js';
 
 /** Idle regions are kept up to this many bytes in all; beyond that they are given back. */
 const MAX_IDLE_BYTES = 64 * 1024 * 1024;
@@ -64,7 +65,7 @@ export class RegionTable {
       assert(memory !== undefined, 'an idle region is in the table');
       return { id: idle, memory };
     }
-    const memory = new SharedArrayBuffer(size);
+    const memory = reserveShared(size);
     const id = this.#create(memory);
     this.#own.set(id, memory);
     return { id, memory };

@@ -104,7 +104,7 @@ export function writeRequest(
   } else {
     const borrowed = regions.borrow(byteLength);
     region = borrowed.id;
-    writeBody(Buffer.from(borrowed.memory), 0, body);
+    writeBody(Buffer.from(borrowed.memory, 0, borrowed.memory.byteLength), 0, body);
   }
   words[at + SLOT.REGION] = region;
   words[at + SLOT.REQUEST_OFFSET] = offset;

@@ -21,6 +21,7 @@ import {
   slotAt,
   slotDoubleAt,
 } from '../src/ring/layout.js';
+import { reserveShared } from '../src/shared-memory.js';
 import type { CallFrame } from './call-frame.js';
 import type { NativeLibrary, NativeMemory } from './native-library.js';
 
@@ -57,7 +58,8 @@ export class Server {
     this.#port = task.port;
     this.#ringAddress = memory.addressOf(ring.bytes);
     // Messages of handler_fail need room too.
-    this.#window = new Uint8Array(Math.max(task.maxPayloadBytes, ROOM_BYTES));
+    const windowBytes = Math.max(task.maxPayloadBytes, ROOM_BYTES);
+    this.#window = new Uint8Array(reserveShared(windowBytes), 0, windowBytes);
     this.#windowAddress = memory.addressOf(this.#window);
     this.#mailRead = task.mail;
     for (const region of task.regions) this.#addRegion(region.id, region.memory);
@@ -209,7 +211,7 @@ export class Server {
   }
 
   #addRegion(id: number, memory: SharedArrayBuffer): void {
-    const address = this.#memory.addressOf(new Uint8Array(memory));
+    const address = this.#memory.addressOf(new Uint8Array(memory, 0, memory.byteLength));
     this.#regions.set(id, { memory, address });
   }
 

@@ -81,14 +81,24 @@ export const MODE = {
 /** The life of the mapped library, in CONTROL.LIBRARY. */
 export const LIBRARY = { NEW: 0, INITIALISING: 1, READY: 2, REFUSED: 3 } as const;
 
+/** Whether a lane waits for work, in LANE.WAIT. */
+export const WAIT = {
+  /** It is busy, or has been claimed for work that was just submitted. */
+  NO: 0,
+  /** It looks for work all the time and need not be woken. */
+  WATCHING: 1,
+  /** It sleeps and must be notified. */
+  ASLEEP: 2,
+} as const;
+
 /** The ledger's parts. */
 export const LEDGER_CLOSED = 1;
 export const LEDGER_ONE = 2;
 
 /** A lane's record: offsets in words from its start. */
 export const LANE = {
-  /** 1 while the lane sleeps on this word. Lane sets, whoever wakes it clears. */
-  PARKED: 0,
+  /** One of WAIT: whether the lane waits for work. The lane waits on this word; the host claims it. */
+  WAIT: 0,
   /** The slot the lane has taken, plus 1; 0 if none. Lane writes, host reads if the lane dies. */
   SLOT: 1,
   /** 1 while the lane is inside koffi in a way that must not be terminated. Lane writes. */
@@ -183,6 +193,21 @@ export function ringLayout({ slots, lanes }: RingShape): RingLayout {
     slotDoubles: slotWords / 2,
     roomBytes,
     totalBytes: roomBytes + slots * 2 * ROOM_BYTES,
+  };
+}
+
+/** The views through which both sides see the memory. */
+export interface RingViews {
+  readonly words: Int32Array<SharedArrayBuffer>;
+  readonly doubles: Float64Array<SharedArrayBuffer>;
+  readonly bytes: Uint8Array<SharedArrayBuffer>;
+}
+
+export function ringViews(memory: SharedArrayBuffer, { totalBytes }: RingLayout): RingViews {
+  return {
+    words: new Int32Array(memory, 0, totalBytes / INT32_BYTES),
+    doubles: new Float64Array(memory, 0, totalBytes / (2 * INT32_BYTES)),
+    bytes: new Uint8Array(memory, 0, totalBytes),
   };
 }
 

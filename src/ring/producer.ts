@@ -4,6 +4,7 @@
  */
 
 import { strict as assert } from 'node:assert';
+import { reserveShared } from '../shared-memory.js';
 import {
   CONTROL,
   LANE,
@@ -15,15 +16,18 @@ import {
   type RingLayout,
   type RingShape,
   ringLayout,
+  ringViews,
   SLOT,
   SLOT_DOUBLE,
   STATE,
   slotAt,
   slotDoubleAt,
+  WAIT,
 } from './layout.js';
 
 /** What `takeSlot` returns when every slot is taken. */
 export const NO_SLOT = -1;
+const NO_LANE = -1;
 
 export class RingProducer {
   readonly memory: SharedArrayBuffer;
@@ -38,10 +42,12 @@ export class RingProducer {
   constructor(shape: RingShape) {
     assert(shape.slots > 0 && shape.slots % 32 === 0, 'slots come in multiples of 32');
     this.layout = ringLayout(shape);
-    this.memory = new SharedArrayBuffer(this.layout.totalBytes);
-    this.words = new Int32Array(this.memory);
-    this.doubles = new Float64Array(this.memory);
-    this.bytes = new Uint8Array(this.memory);
+    this.memory = reserveShared(this.layout.totalBytes);
+    ({
+      words: this.words,
+      doubles: this.doubles,
+      bytes: this.bytes,
+    } = ringViews(this.memory, this.layout));
     this.#freeCount = shape.slots;
     this.#free = Int32Array.from({ length: shape.slots }, (_, index) => shape.slots - 1 - index);
   }
@@ -173,18 +179,26 @@ export class RingProducer {
 
   // ---- Lanes -----------------------------------------------------------------------------------
 
+  /** Sees to it that a waiting lane takes what was just submitted: rather one that is awake. */
   #wakeOne(): void {
+    let asleep = NO_LANE;
     for (let lane = 0; lane < this.layout.lanes; lane++) {
-      if (this.#wake(lane)) return;
+      const wait = Atomics.load(this.words, laneAt(this.layout, lane) + LANE.WAIT);
+      if (wait === WAIT.WATCHING && this.#claim(lane, WAIT.WATCHING)) return;
+      if (wait === WAIT.ASLEEP && asleep === NO_LANE) asleep = lane;
     }
+    if (asleep !== NO_LANE) this.#wake(asleep);
   }
 
-  #wake(lane: number): boolean {
-    const parked = laneAt(this.layout, lane) + LANE.PARKED;
-    if (Atomics.load(this.words, parked) === 0) return false;
-    if (Atomics.compareExchange(this.words, parked, 1, 0) !== 1) return false;
-    Atomics.notify(this.words, parked);
-    return true;
+  #wake(lane: number): void {
+    if (!this.#claim(lane, WAIT.ASLEEP)) return;
+    Atomics.notify(this.words, laneAt(this.layout, lane) + LANE.WAIT);
+  }
+
+  /** Ends a lane's wait, so that the next submission looks for another. */
+  #claim(lane: number, wait: number): boolean {
+    const at = laneAt(this.layout, lane) + LANE.WAIT;
+    return Atomics.compareExchange(this.words, at, wait, WAIT.NO) === wait;
   }
 
   #wakeAll(): void {

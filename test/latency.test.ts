@@ -1,0 +1,102 @@
+import test from 'ava';
+import { LatencyRecorder, WINDOW_MS } from '../src/latency.js';
+
+const EMPTY = {
+  count: 0,
+  minMs: 0,
+  meanMs: 0,
+  p50Ms: 0,
+  p90Ms: 0,
+  p99Ms: 0,
+  p999Ms: 0,
+  maxMs: 0,
+};
+
+/** The histogram keeps two figures. */
+function isNear(actual: number, expected: number): boolean {
+  return Math.abs(actual - expected) <= expected * 0.011 + 0.001;
+}
+
+test('nothing recorded is all zeros', (t) => {
+  t.deepEqual(new LatencyRecorder().stats(0), { window: EMPTY, total: EMPTY });
+});
+
+test('percentiles of 1 to 1000 ms', (t) => {
+  const recorder = new LatencyRecorder();
+  for (let ms = 1; ms <= 1000; ms++) recorder.record(ms, 0);
+  const { window, total } = recorder.stats(0);
+  t.deepEqual(window, total);
+  t.is(window.count, 1000);
+  const expected = {
+    minMs: 1,
+    meanMs: 500.5,
+    p50Ms: 500,
+    p90Ms: 900,
+    p99Ms: 990,
+    p999Ms: 999,
+    maxMs: 1000,
+  };
+  for (const [name, ms] of Object.entries(expected)) {
+    const actual = window[name as keyof typeof expected];
+    t.true(isNear(actual, ms), `${name} is ${actual}`);
+  }
+});
+
+test('the percentiles are in order, whatever was recorded', (t) => {
+  const recorder = new LatencyRecorder();
+  for (const ms of [0, 0.0004, 0.02, 3, 3, 250, 86_400_000, 1e12]) recorder.record(ms, 0);
+  const { minMs, p50Ms, p90Ms, p99Ms, p999Ms, maxMs, count } = recorder.stats(0).total;
+  t.is(count, 8);
+  const inOrder = [minMs, p50Ms, p90Ms, p99Ms, p999Ms, maxMs];
+  t.deepEqual(
+    [...inOrder].sort((a, b) => a - b),
+    inOrder,
+  );
+});
+
+test('less than a microsecond counts, and so does a clock that ran backwards', (t) => {
+  const recorder = new LatencyRecorder();
+  recorder.record(0, 0);
+  recorder.record(-0.5, 0);
+  const { count, maxMs } = recorder.stats(0).window;
+  t.is(count, 2);
+  t.true(isNear(maxMs, 0.001));
+});
+
+test('what is older than the window is in the total only', (t) => {
+  const recorder = new LatencyRecorder();
+  recorder.record(5, 1000);
+  recorder.record(7, 1000 + WINDOW_MS);
+  t.deepEqual(counts(recorder, 1000 + WINDOW_MS), { window: 2, total: 2 });
+  t.deepEqual(counts(recorder, 1001 + WINDOW_MS), { window: 1, total: 2 });
+  t.true(isNear(recorder.stats(1001 + WINDOW_MS).window.minMs, 7));
+  t.deepEqual(counts(recorder, 1001 + 2 * WINDOW_MS), { window: 0, total: 2 });
+  t.deepEqual(recorder.stats(1001 + 2 * WINDOW_MS).window, EMPTY);
+});
+
+test('a record after a long silence is counted once', (t) => {
+  const recorder = new LatencyRecorder();
+  recorder.record(1, 0);
+  recorder.record(1, 10 * WINDOW_MS);
+  t.deepEqual(counts(recorder, 10 * WINDOW_MS), { window: 1, total: 2 });
+  t.deepEqual(counts(recorder, 10 * WINDOW_MS), { window: 1, total: 2 }, 'looking changes nothing');
+});
+
+test('everything is counted while the window slides', (t) => {
+  const recorder = new LatencyRecorder();
+  const everyMs = 700;
+  for (let index = 1; index <= 1000; index++) {
+    const nowMs = index * everyMs;
+    recorder.record(1, nowMs);
+    const { window, total } = counts(recorder, nowMs);
+    t.is(total, index);
+    const within = Math.min(index, Math.floor(WINDOW_MS / everyMs));
+    // A bucket leaves as a whole, so up to ten seconds are missing at the far end.
+    t.true(window <= within + 1 && window >= within - 10_000 / everyMs - 1);
+  }
+});
+
+function counts(recorder: LatencyRecorder, nowMs: number): { window: number; total: number } {
+  const { window, total } = recorder.stats(nowMs);
+  return { window: window.count, total: total.count };
+}

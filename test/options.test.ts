@@ -1,0 +1,200 @@
+import { availableParallelism } from 'node:os';
+import { resolve } from 'node:path';
+import test from 'ava';
+import { InvalidOptionError } from '../src/errors.js';
+import {
+  checkDuration,
+  checkPath,
+  checkTimeout,
+  type EndpointOptions,
+  type RegistryOptions,
+  resolveEndpointOptions,
+  resolveRegistryOptions,
+} from '../src/options.js';
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+const LONGEST_MS = 2 ** 31 - 1;
+
+interface Rule {
+  default: number;
+  min: number;
+  max: number;
+  /** Whether fractions are refused. */
+  whole: boolean;
+  /** Whether `Infinity` means none. */
+  infinity?: true;
+}
+
+const whole = (value: number, min: number, max: number): Rule => {
+  return { default: value, min, max, whole: true };
+};
+const ms = (value: number, min = 0): Rule => {
+  return { default: value, min, max: LONGEST_MS, whole: false };
+};
+
+const ENDPOINT: Record<string, Rule> = {
+  threads: whole(Math.min(4, Math.max(1, availableParallelism() - 1)), 1, 256),
+  maxInFlight: whole(1024, 1, 65_536),
+  maxQueue: whole(4096, 0, 1_000_000),
+  maxPayloadBytes: whole(16 * MIB, 1, 1024 * MIB),
+  loadTimeoutMs: ms(10_000, 1),
+  drainTimeoutMs: ms(30_000),
+  defaultTimeoutMs: { ...ms(30_000, 0.001), infinity: true },
+  cancelGraceMs: ms(1000),
+  maxStuckLanes: whole(2, 0, 256),
+  maxDrainingVersions: whole(8, 1, 1000),
+  stackBytes: whole(2 * MIB, 64 * KIB, 16 * MIB),
+};
+
+const REGISTRY: Record<string, Rule> = {
+  cleanupIntervalMs: ms(5000),
+  closeTimeoutMs: ms(10_000),
+};
+
+const NOT_NUMBERS = [null, '1', true, [1], { valueOf: () => 1 }, Number.NaN, 1n, Symbol('one')];
+
+function endpoint(options: object): Record<string, unknown> {
+  return { ...resolveEndpointOptions(options as EndpointOptions) };
+}
+
+function registry(options: object): Record<string, unknown> {
+  return { ...resolveRegistryOptions(options as RegistryOptions) };
+}
+
+function accepts(rule: Rule): number[] {
+  const fractions = rule.whole ? [] : [rule.min + 0.5];
+  const none = rule.infinity === true ? [Number.POSITIVE_INFINITY] : [];
+  return [rule.min, rule.min + 1, rule.max - 1, rule.max, ...fractions, ...none];
+}
+
+function refuses(rule: Rule): unknown[] {
+  const fractions = rule.whole ? [rule.min + 0.5] : [];
+  const infinite = [Number.NEGATIVE_INFINITY];
+  if (rule.infinity !== true) infinite.push(Number.POSITIVE_INFINITY);
+  const below = rule.min >= 1 ? rule.min - 1 : rule.min - 0.001;
+  return [below, -1, rule.max + 1, ...fractions, ...infinite, ...NOT_NUMBERS];
+}
+
+for (const [rules, resolveOptions] of [
+  [ENDPOINT, endpoint],
+  [REGISTRY, registry],
+] as const) {
+  for (const [name, rule] of Object.entries(rules)) {
+    test(`${name}: default, range and type`, (t) => {
+      t.is(resolveOptions({})[name], rule.default);
+      t.is(resolveOptions({ [name]: undefined })[name], rule.default);
+      for (const value of accepts(rule)) t.is(resolveOptions({ [name]: value })[name], value);
+      for (const value of refuses(rule)) {
+        const error = t.throws<InvalidOptionError>(() => resolveOptions({ [name]: value }), {
+          instanceOf: InvalidOptionError,
+          code: 'ERR_HANDLER_INVALID_OPTION',
+        });
+        t.is(error.option, name);
+      }
+    });
+  }
+}
+
+test('there is a test for each number', (t) => {
+  const { resourceLimits, ...numbers } = endpoint({});
+  t.is(resourceLimits, undefined);
+  t.deepEqual(Object.keys(numbers).sort(), Object.keys(ENDPOINT).sort());
+  const { handlersDir, cacheDir, endpoint: ofEndpoints, ...rest } = registry({});
+  t.deepEqual([handlersDir, cacheDir, ofEndpoints], [resolve('handlers'), undefined, endpoint({})]);
+  t.deepEqual(Object.keys(rest).sort(), Object.keys(REGISTRY).sort());
+});
+
+test('directories are made absolute', (t) => {
+  t.is(registry({ handlersDir: 'here' })['handlersDir'], resolve('here'));
+  t.is(registry({ cacheDir: '/there' })['cacheDir'], '/there');
+  for (const name of ['handlersDir', 'cacheDir']) {
+    for (const value of ['', 1, null, {}, ['/a']]) {
+      const error = t.throws<InvalidOptionError>(() => registry({ [name]: value }), {
+        instanceOf: InvalidOptionError,
+      });
+      t.is(error.option, name);
+    }
+  }
+});
+
+test('resourceLimits are an object', (t) => {
+  const limits = { maxOldGenerationSizeMb: 64 };
+  t.is(endpoint({ resourceLimits: limits })['resourceLimits'], limits);
+  for (const value of [1, 'much', true, [64]]) {
+    const error = t.throws<InvalidOptionError>(() => endpoint({ resourceLimits: value }), {
+      instanceOf: InvalidOptionError,
+    });
+    t.is(error.option, 'resourceLimits');
+  }
+});
+
+test('an unknown option is refused by name', (t) => {
+  for (const resolveOptions of [endpoint, registry]) {
+    const error = t.throws<InvalidOptionError>(() => resolveOptions({ thread: 2 }), {
+      instanceOf: InvalidOptionError,
+    });
+    t.is(error.option, 'thread');
+  }
+});
+
+test('what belongs to the registry is unknown to an endpoint', (t) => {
+  for (const name of ['handlersDir', 'cacheDir', 'cleanupIntervalMs', 'closeTimeoutMs']) {
+    const error = t.throws<InvalidOptionError>(() => endpoint({ [name]: undefined }), {
+      instanceOf: InvalidOptionError,
+    });
+    t.is(error.option, name);
+  }
+});
+
+test('options are an object', (t) => {
+  for (const resolveOptions of [endpoint, registry]) {
+    for (const value of [null, [], 'threads', 2]) {
+      t.throws(() => resolveOptions(value as unknown as object), {
+        instanceOf: InvalidOptionError,
+      });
+    }
+  }
+});
+
+test('an endpoint inherits what it is not given', (t) => {
+  const limits = { maxOldGenerationSizeMb: 64 };
+  const base = resolveEndpointOptions({ threads: 3, drainTimeoutMs: 5, resourceLimits: limits });
+  const given = { threads: 2, drainTimeoutMs: undefined } as object as EndpointOptions;
+  const resolved = resolveEndpointOptions(given, base);
+  t.deepEqual(resolved, { ...base, threads: 2 });
+  t.is(resolved.resourceLimits, limits);
+  t.deepEqual(resolveEndpointOptions(undefined, base), base);
+});
+
+test('durations given as arguments', (t) => {
+  t.is(checkDuration('drainTimeoutMs', undefined), undefined);
+  for (const value of [0, 0.5, LONGEST_MS]) t.is(checkDuration('drainTimeoutMs', value), value);
+  for (const value of [-1, LONGEST_MS + 1, Number.POSITIVE_INFINITY, ...NOT_NUMBERS]) {
+    const error = t.throws<InvalidOptionError>(() => checkDuration('drainTimeoutMs', value), {
+      instanceOf: InvalidOptionError,
+    });
+    t.is(error.option, 'drainTimeoutMs');
+  }
+});
+
+test('a timeout is above 0, or Infinity', (t) => {
+  const good = [0.001, 1, LONGEST_MS, Number.POSITIVE_INFINITY];
+  for (const value of good) t.is(checkTimeout(value), value);
+  for (const value of [0, -1, LONGEST_MS + 1, Number.NEGATIVE_INFINITY, ...NOT_NUMBERS]) {
+    const error = t.throws<InvalidOptionError>(() => checkTimeout(value), {
+      instanceOf: InvalidOptionError,
+    });
+    t.is(error.option, 'timeoutMs');
+  }
+});
+
+test('a path is a string with something in it', (t) => {
+  t.is(checkPath('lib.so'), resolve('lib.so'));
+  for (const value of ['', undefined, null, 5, {}, new URL('file:///lib.so')]) {
+    const error = t.throws<InvalidOptionError>(() => checkPath(value), {
+      instanceOf: InvalidOptionError,
+    });
+    t.is(error.option, 'path');
+  }
+});
