@@ -13,6 +13,7 @@
  */
 
 import { strict as assert } from 'node:assert';
+import { setMaxListeners } from 'node:events';
 import { Alarm } from './alarm.js';
 import { monotonicMs } from './clock.js';
 import type { DropReason, EndpointStuckError, QueueFullError, TimeoutPhase } from './errors.js';
@@ -183,11 +184,12 @@ export class Dispatcher {
       // Whatever throws in here rejects; so everything is checked before anything is taken.
       checkTimeout(timeoutMs);
       checkSignal(signal);
+      const encoded = encodeRequest(context, request, this.#options.maxPayloadBytes);
+      // Only now: a toJSON of the caller's may have aborted it.
       if (signal?.aborted) {
         reject(signal.reason);
         return;
       }
-      const encoded = encodeRequest(context, request, this.#options.maxPayloadBytes);
       if (this.#stuck !== null) throw this.#shed(this.#stuck);
       const waits = this.#waiting.length > 0 || !this.#ring.hasFreeSlot;
       if (waits && this.#waiting.length >= this.#options.maxQueue)
@@ -242,6 +244,8 @@ export class Dispatcher {
 
   #follow(pending: Pending, signal: AbortSignal): void {
     pending.signal = signal;
+    // One signal for all requests of a server is ordinary use, and no leak: the listener goes with the request.
+    setMaxListeners(0, signal);
     pending.onAbort = () => this.#abort(pending, signal);
     signal.addEventListener('abort', pending.onAbort, { once: true });
   }

@@ -2,9 +2,14 @@
  * The lanes of one version: starting them, hearing from them, replacing those that are stuck or have died,
  * and stopping them.
  *
- *   starting ──ready──► serving ◄──returned── stuck ──► serving
- *      │                  │                     │ a replacement serves
- *      └──refused/died────┴──left/died──► gone ◄┴── dismissed, when its call returns
+ *   starting ──ready──► serving ──► stuck ──its call returned──► serving
+ *      │                  │   │       │
+ *      │            told to leave:    │
+ *      │             dismissed        │
+ *      └──── refused, left, died ─────┴──► gone
+ *
+ * One rule keeps their number: while fewer serve or start than there should be, another is started, as far as there are
+ * records; a lane that comes to serve when there are enough is dismissed.
  */
 
 import { strict as assert } from 'node:assert';
@@ -151,20 +156,19 @@ export class Lanes {
     return {
       starting: count('starting'),
       serving: count('serving'),
-      stuck: count('stuck') + count('dismissed'),
+      stuck: count('stuck'),
     };
   }
 
-  // ---- Stuck lanes -------------------------------------------------------------------------------
+  // ---- As many as there should be ----------------------------------------------------------------
 
   /** An abandoned call on this lane has outlived its grace. */
   callStuck(index: number): void {
     const lane = this.#lanes[index];
-    if (lane === undefined || lane.state !== 'serving') return;
+    if (lane === undefined || (lane.state !== 'serving' && lane.state !== 'dismissed')) return;
     lane.state = 'stuck';
-    const replacement = this.#phase === 'serving' ? this.#freeIndex() : null;
-    this.#parts.hooks.laneStuck(index, replacement !== null);
-    if (replacement !== null) this.#replace(lane, replacement);
+    const started = this.#startMissing(lane);
+    this.#parts.hooks.laneStuck(index, started);
     this.#updateExhausted();
   }
 
@@ -172,36 +176,44 @@ export class Lanes {
   callReturned(index: number): void {
     const lane = this.#lanes[index];
     if (lane === undefined || lane.state !== 'stuck') return;
-    if (this.#present().some((other) => other.replaces === lane && other.state === 'serving')) {
-      this.#dismiss(lane);
-    } else {
-      lane.state = 'serving';
+    this.#serves(lane);
+  }
+
+  /** A lane can take requests, for the first time or again. If there are enough without it, it leaves. */
+  #serves(lane: Lane): void {
+    lane.state = 'serving';
+    if (this.counts().serving > this.#parts.options.threads) {
+      lane.state = 'dismissed';
+      this.#parts.ring.dismiss(lane.index);
     }
     this.#updateExhausted();
   }
 
-  #replace(stuck: Lane, index: number): void {
-    const replacement = this.#startLane(index, stuck);
-    replacement.ready.then(
-      () => {
-        this.#parts.hooks.laneReplaced(stuck.index, index);
-        // It came back while its replacement was starting: one of the two is too many.
-        if (stuck.state === 'serving') this.#dismiss(replacement);
-      },
-      // Reported, and tried again, where it failed.
-      () => this.#updateExhausted(),
-    );
+  /**
+   * Starts lanes until there are enough that serve or will; returns whether it started any. Lane records are the limit:
+   * one is taken by each stuck lane. After a failed start it waits a while, each time longer.
+   */
+  #startMissing(replaces: Lane | null): boolean {
+    if (this.#phase !== 'serving' || this.#retry !== null) return false;
+    let started = false;
+    for (;;) {
+      const { starting, serving } = this.counts();
+      const index = this.#lanes.indexOf(undefined);
+      if (starting + serving >= this.#parts.options.threads || index === -1) return started;
+      this.#startLane(index, replaces);
+      started = true;
+    }
   }
 
-  #dismiss(lane: Lane): void {
-    lane.state = 'dismissed';
-    this.#parts.ring.dismiss(lane.index);
-  }
-
-  /** A free lane record, if another stuck lane may be replaced. */
-  #freeIndex(): number | null {
-    const index = this.#lanes.indexOf(undefined);
-    return index === -1 ? null : index;
+  #startMissingLater(): void {
+    if (this.#phase !== 'serving' || this.#retry !== null) return;
+    const delayMs = Math.min(FIRST_RETRY_MS * 2 ** this.#failedStarts, LONGEST_RETRY_MS);
+    this.#failedStarts += 1;
+    this.#retry = setTimeout(() => {
+      this.#retry = null;
+      this.#startMissing(null);
+      this.#updateExhausted();
+    }, delayMs).unref();
   }
 
   #updateExhausted(): void {
@@ -264,10 +276,12 @@ export class Lanes {
     }
     switch (message.type) {
       case 'ready':
-        lane.state = 'serving';
         this.#failedStarts = 0;
         lane.loaded(message.info);
-        this.#updateExhausted();
+        if (lane.replaces?.state === 'stuck') {
+          this.#parts.hooks.laneReplaced(lane.replaces.index, lane.index);
+        }
+        this.#serves(lane);
         return;
       case 'refused':
         this.#refused(lane, message.failure);
@@ -288,9 +302,7 @@ export class Lanes {
   #left(lane: Lane): void {
     this.#readRest(lane);
     this.#forget(lane);
-    if (lane.state === 'starting') this.#retryLater(lane);
-    lane.state = 'gone';
-    this.#updateExhausted();
+    this.#lost(lane);
   }
 
   /** The lane's thread has ended, or its task has thrown: the lane's loop is no more. */
@@ -311,9 +323,14 @@ export class Lanes {
       ),
     );
     this.#parts.hooks.laneExited(lane.index, slot, cause);
-    const wanted = lane.state === 'serving' || lane.state === 'starting' || lane.state === 'stuck';
-    if (wanted) this.#retryLater(lane);
+    this.#lost(lane);
+  }
+
+  /** A lane is gone. If it was not told to leave, another is started in time. */
+  #lost(lane: Lane): void {
+    const wanted = lane.state !== 'dismissed';
     lane.state = 'gone';
+    if (wanted) this.#startMissingLater();
     this.#updateExhausted();
   }
 
@@ -329,17 +346,5 @@ export class Lanes {
   #forget(lane: Lane): void {
     lane.port.close();
     this.#lanes[lane.index] = undefined;
-  }
-
-  /** Starts a lane in the place of one that has gone, later each time that this fails. */
-  #retryLater(lost: Lane): void {
-    if (this.#phase !== 'serving') return;
-    const delayMs = Math.min(FIRST_RETRY_MS * 2 ** this.#failedStarts, LONGEST_RETRY_MS);
-    this.#failedStarts += 1;
-    this.#retry = setTimeout(() => {
-      this.#retry = null;
-      if (this.#phase !== 'serving' || this.#lanes[lost.index] !== undefined) return;
-      this.#startLane(lost.index, lost.replaces);
-    }, delayMs).unref();
   }
 }

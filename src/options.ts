@@ -170,8 +170,9 @@ export function checkDuration(name: string, value: unknown): number | undefined 
  *
  * @throws {InvalidOptionError} if it is anything else.
  */
-export function checkTimeout(value: unknown): void {
-  number('timeoutMs', value, TIMEOUT_RULE);
+export function checkTimeout(value: unknown): number {
+  // Undefined would be taken as not given.
+  return number('timeoutMs', value ?? null, TIMEOUT_RULE);
 }
 
 /**

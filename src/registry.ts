@@ -223,10 +223,7 @@ export class HandlerRegistry extends RegistryEmitter {
     const endpoint = this.#endpointFor(id);
     return endpoint
       .enqueue(() => endpoint.replace(library, options, replacement, this.#closing.signal))
-      .finally(() => {
-        // Ids that fail to load do not pile up.
-        if (endpoint.unused) this.#endpoints.delete(id);
-      });
+      .finally(() => this.#forgetUnused());
   }
 
   #endpointFor(id: string): Endpoint {
@@ -372,7 +369,15 @@ export class HandlerRegistry extends RegistryEmitter {
   #sweepDrained(): Version[] {
     const draining = this.#draining();
     for (const version of draining) version.collect();
+    this.#forgetUnused();
     return draining.filter((version) => version.state === 'drained' || version.state === 'retired');
+  }
+
+  /** Drops the records of ids that never loaded, so that they do not pile up. */
+  #forgetUnused(): void {
+    for (const [id, endpoint] of this.#endpoints) {
+      if (endpoint.unused) this.#endpoints.delete(id);
+    }
   }
 
   /**
@@ -397,7 +402,7 @@ export class HandlerRegistry extends RegistryEmitter {
     this.#closing.abort(closedError());
     const drainMs = timeoutMs * CLOSE_DRAIN_SHARE;
     for (const endpoint of endpoints) {
-      if (endpoint.active !== null) void endpoint.retireActive('close', drainMs);
+      if (endpoint.active !== null) void endpoint.retireActive('close', timeoutMs);
     }
     const versions = this.#draining();
     const droppedBefore = sumOf(versions, (version) => version.totals.dropped);

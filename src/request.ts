@@ -96,7 +96,7 @@ export function writeRequest(
   const context = writeContext(room, roomAt, request);
   let region = 0;
   let offset = 0;
-  if (typeof body !== 'string' && isShared(body)) {
+  if (byteLength > 0 && typeof body !== 'string' && isAddressable(body)) {
     region = regions.adopt(body.buffer as SharedArrayBuffer);
     offset = body.byteOffset;
   } else if (context + byteLength <= ROOM_BYTES) {
@@ -158,6 +158,11 @@ function toJson(value: unknown, what: string): string {
     );
   }
   return text;
+}
+
+/** Whether the lanes can be told where it is: an offset has 32 bits. */
+function isAddressable(view: Uint8Array): boolean {
+  return isShared(view) && view.byteOffset < 2 ** 32;
 }
 
 function isShared(view: Uint8Array): boolean {

@@ -38,6 +38,7 @@ export class Server {
   readonly #ring: RingConsumer;
   readonly #port: MessagePort;
   readonly #ringAddress: number;
+  readonly #maxPayloadBytes: number;
   readonly #window: Uint8Array;
   readonly #windowAddress: number;
   /** Request memory outside the ring, by region id. The buffer is kept so that its address stays valid. */
@@ -57,6 +58,7 @@ export class Server {
     this.#ring = ring;
     this.#port = task.port;
     this.#ringAddress = memory.addressOf(ring.bytes);
+    this.#maxPayloadBytes = task.maxPayloadBytes;
     // Messages of handler_fail need room too.
     const windowBytes = Math.max(task.maxPayloadBytes, ROOM_BYTES);
     this.#window = new Uint8Array(reserveShared(windowBytes), 0, windowBytes);
@@ -145,7 +147,7 @@ export class Server {
       const defect = this.#responseDefect(length);
       if (defect !== null) {
         this.#finish(slot, STATUS.INVALID_RESPONSE, this.#writeToRoom(slot, defect));
-      } else if (length > this.#window.length) {
+      } else if (length > this.#maxPayloadBytes) {
         this.#finish(slot, STATUS.RESPONSE_TOO_LARGE, length);
       } else if (length <= ROOM_BYTES) {
         this.#finish(slot, STATUS.OK, length);

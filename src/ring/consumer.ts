@@ -17,7 +17,6 @@ import {
   SLOT,
   SLOT_DOUBLE,
   STATE,
-  STATUS,
   slotAt,
   slotDoubleAt,
   WAIT,
@@ -89,11 +88,16 @@ export class RingConsumer {
     this.#publish(slot);
   }
 
-  /** Hands back a slot that the host has withdrawn; the host has lowered the ledger for it. */
+  /** Hands back a slot that the host has withdrawn, and whose ledger entry it has lowered. */
   #skip(slot: number, at: number): void {
-    this.words[at + SLOT.STATUS] = STATUS.WITHDRAWN;
-    Atomics.store(this.words, at + SLOT.STATE, STATE.DONE);
-    this.#publish(slot);
+    // Compared, because after a lane's death two lanes may meet the same slot.
+    const before = Atomics.compareExchange(
+      this.words,
+      at + SLOT.STATE,
+      STATE.WITHDRAWN,
+      STATE.DONE,
+    );
+    if (before === STATE.WITHDRAWN) this.#publish(slot);
   }
 
   #publish(slot: number): void {

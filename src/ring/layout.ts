@@ -35,7 +35,7 @@ export const STATUS = {
   OK_POSTED: 6,
   /** `handler_entry` returned HANDLER_CODE; its message is in the response room. */
   HANDLER_FAILED: 1,
-  /** Never ran: the host withdrew it. */
+  /** Never ran: the host withdrew it, and wrote this. */
   WITHDRAWN: 2,
   /** Never ran: its deadline had passed when a lane came to it. */
   EXPIRED: 3,
@@ -126,7 +126,7 @@ export const SLOT = {
   METADATA_LENGTH: 6,
   /** The lane that runs or ran it. Lane writes. */
   LANE: 16,
-  /** One of STATUS. Lane writes. */
+  /** One of STATUS. Written by whoever decides how the request ended. */
   STATUS: 17,
   /** What `handler_entry` returned. Lane writes. */
   HANDLER_CODE: 18,

@@ -20,6 +20,7 @@ import {
   SLOT,
   SLOT_DOUBLE,
   STATE,
+  STATUS,
   slotAt,
   slotDoubleAt,
   WAIT,
@@ -138,6 +139,8 @@ export class RingProducer {
     const state = slotAt(this.layout, slot) + SLOT.STATE;
     const before = Atomics.compareExchange(this.words, state, STATE.QUEUED, STATE.WITHDRAWN);
     if (before !== STATE.QUEUED) return false;
+    // No lane writes this word now, and it is read on this thread, when the slot has been passed over.
+    this.words[slotAt(this.layout, slot) + SLOT.STATUS] = STATUS.WITHDRAWN;
     this.release();
     return true;
   }
