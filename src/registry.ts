@@ -361,7 +361,10 @@ export class HandlerRegistry extends RegistryEmitter {
    */
   async cleanupDrained(): Promise<number> {
     const drained = this.#sweepDrained();
-    await this.#keepAlive.during(() => Promise.all(drained.map((version) => version.drained)));
+    const retired = drained.map((version) =>
+      settledWithin(version.retired, version.options.loadTimeoutMs),
+    );
+    await this.#keepAlive.during(() => Promise.all(retired));
     return drained.filter((version) => version.state === 'retired').length;
   }
 

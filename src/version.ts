@@ -309,12 +309,6 @@ export class Version implements LoadedHandler {
     if (this.#drain !== null && this.#state === 'draining') this.#dropRest(this.#drain, reason);
   }
 
-  /** The report of the drain that is going on or over. */
-  get drained(): Promise<DrainReport> {
-    assert(this.#drain !== null, 'it drains');
-    return this.#drain.settled;
-  }
-
   /** Resolves when nothing of this version is left: lanes, library, copy. May be never. */
   get retired(): Promise<void> {
     return this.#retired.promise;
