@@ -81,13 +81,18 @@ export class RingProducer {
 
   /** Whether every slot is free, which also means that everything done has been collected. */
   get empty(): boolean {
-    return this.#freeCount === this.layout.slots;
+    return this.taken === 0;
   }
 
   // ---- Slots -----------------------------------------------------------------------------------
 
   get hasFreeSlot(): boolean {
     return this.#freeCount > 0;
+  }
+
+  /** Slots that are not free. */
+  get taken(): number {
+    return this.layout.slots - this.#freeCount;
   }
 
   /** A free slot, now the caller's to fill and `submit`, or `NO_SLOT`. */
@@ -178,6 +183,17 @@ export class RingProducer {
         settle(word * 32 + bit);
       }
     }
+  }
+
+  /** Whether a slot waits to be collected. */
+  isDone(slot: number): boolean {
+    const word = this.layout.bitmapWords + (slot >> 5);
+    return (Atomics.load(this.words, word) & (1 << (slot & 31))) !== 0;
+  }
+
+  /** Keeps the doorbell silent until the next `collect`, which the caller must see to. */
+  hush(): void {
+    Atomics.store(this.words, CONTROL.DOORBELL, 1);
   }
 
   // ---- Lanes -----------------------------------------------------------------------------------
