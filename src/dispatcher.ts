@@ -148,6 +148,7 @@ export class Dispatcher {
   readonly #alarm = new Alarm((nowMs) => this.#expire(nowMs));
   readonly #queueLatency = new LatencyRecorder();
   readonly #runLatency = new LatencyRecorder();
+  #unanswered = 0;
   #abandoned = 0;
   #watching = false;
   /** Whether a request has lately been answered within the time of a watch. */
@@ -213,6 +214,7 @@ export class Dispatcher {
         timeoutMs,
         NO_SLOT,
       );
+      this.#unanswered += 1;
       this.#keepAlive.hold();
       if (signal !== undefined) this.#follow(pending, signal);
       if (waits) this.#waiting.push(pending);
@@ -505,15 +507,19 @@ export class Dispatcher {
   #answered(pending: Pending): void {
     assert(!pending.answered, 'a request is answered once');
     pending.answered = true;
+    this.#unanswered -= 1;
     if (pending.onAbort !== null) pending.signal?.removeEventListener('abort', pending.onAbort);
     this.#keepAlive.release();
   }
 
   // ---- State -------------------------------------------------------------------------------------
 
-  /** Whether nothing is in flight and every answer has been given. */
+  /**
+   * Whether nothing is in flight and every answer has been given. There may be withdrawn requests that no lane has
+   * passed over yet: nobody waits for them, and nothing will run them.
+   */
   get idle(): boolean {
-    return this.#ring.inFlight === 0 && this.#ring.empty;
+    return this.#ring.inFlight === 0 && this.#unanswered === 0;
   }
 
   /** Native calls going on that nobody waits for. */

@@ -247,7 +247,7 @@ export class Version implements LoadedHandler {
       if (!held) return;
       held = false;
       this.#ring.release();
-      this.#requestLeft();
+      this.#dispatcher.collect();
     };
     return { release, [Symbol.dispose]: release };
   }

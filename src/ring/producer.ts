@@ -79,11 +79,6 @@ export class RingProducer {
     return Atomics.load(this.words, CONTROL.LEDGER) >> 1;
   }
 
-  /** Whether every slot is free, which also means that everything done has been collected. */
-  get empty(): boolean {
-    return this.taken === 0;
-  }
-
   // ---- Slots -----------------------------------------------------------------------------------
 
   get hasFreeSlot(): boolean {
