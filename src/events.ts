@@ -54,7 +54,9 @@ export class RegistryEmitter extends EventEmitter<RegistryEvents> {
       return super.emit(event, ...details);
     } catch (error) {
       // Uncaught, it would end the process, for a mistake that concerns the listener alone.
-      const warning = new Error(`a listener for '${String(event)}' threw`, { cause: error });
+      const warning = new Error(`a listener for '${String(event)}' threw: ${error}`, {
+        cause: error,
+      });
       process.emitWarning(Object.assign(warning, { name: 'ListenerWarning' }));
       return true;
     }

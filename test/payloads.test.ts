@@ -5,7 +5,7 @@ import {
   type PayloadTooLargeError,
   type RequestPayload,
 } from '../src/index.js';
-import { fixture, gate, openRegistry, rejection } from './helpers.js';
+import { fixture, gate, openRegistry, outcome, rejection } from './helpers.js';
 
 /** What a slot has room for, context included; more goes another way. */
 const ROOM_BYTES = 4096;
@@ -148,6 +148,18 @@ test('what cannot be sent is refused and takes nothing', async (t) => {
     t.is((error as InvalidRequestError).code, 'ERR_HANDLER_INVALID_REQUEST');
   }
   t.is(own.get('context')?.activeRequests, 0);
+});
+
+test('neither can what has no proper signal or timeout, and it takes nothing', async (t) => {
+  const { registry: own } = await openRegistry(t);
+  const echo = await own.load('echo');
+  const wrong = { signal: new AbortController() as unknown as AbortSignal };
+  t.regex(await outcome(own.execute('echo', {}, 'x', wrong)), /^ERR_HANDLER_INVALID_/);
+  for (const timeoutMs of [0, -1, Number.NaN, '5', null] as number[]) {
+    const refused = own.executeWithTimeout('echo', {}, 'x', timeoutMs);
+    t.like(await rejection(refused), { code: 'ERR_HANDLER_INVALID_OPTION', option: 'timeoutMs' });
+  }
+  t.is(echo.activeRequests, 0);
 });
 
 test('the bytes are taken at the call: the caller may use them again at once', async (t) => {

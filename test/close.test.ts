@@ -1,0 +1,207 @@
+/** Closing a registry: everything settles, by the deadline, and the report tells the truth. */
+import { readdir } from 'node:fs/promises';
+import test from 'ava';
+import { fixturesDir } from '../fixtures/paths.js';
+import { HandlerRegistry } from '../src/index.js';
+import {
+  activeOf,
+  eventually,
+  failure,
+  fixture,
+  type Gate,
+  gateMaker,
+  makeRegistry,
+  temporaryDir,
+} from './helpers-b.js';
+
+const closed = { code: 'ERR_HANDLER_CLOSED' };
+
+test('close waits for what is in flight', async (t) => {
+  const registry = await makeRegistry(t);
+  const gates = gateMaker(t);
+  await registry.load('gate');
+  const handler = activeOf(registry, 'gate');
+  const [first, second] = gates(2) as [Gate, Gate];
+  const answers = [first, second].map(({ request }) => registry.execute('gate', {}, request));
+  await first.untilEntered();
+
+  const closing = registry.close({ timeoutMs: 20_000 });
+  t.is(handler.state, 'draining');
+  t.deepEqual(await failure(registry.execute('gate', {}, new Uint8Array(8))), closed);
+  first.open();
+  second.open();
+
+  t.deepEqual(
+    (await Promise.all(answers)).map((answer) => answer.text()),
+    ['released', 'released'],
+  );
+  const { dropped, leftBehind } = await closing;
+  t.deepEqual({ dropped, leftBehind }, { dropped: 0, leftBehind: [] });
+  t.is(handler.state, 'retired');
+  t.is(registry.count, 0);
+  t.is(registry.drainingCount, 0);
+});
+
+test('close drops what has not finished in time, and says what it leaves behind', async (t) => {
+  const registry = await makeRegistry(t);
+  const gates = gateMaker(t);
+  await registry.load('gate');
+  const handler = activeOf(registry, 'gate');
+  const [running, queued] = gates(2) as [Gate, Gate];
+  const outcomes = [running, queued].map(({ request }) =>
+    failure(registry.execute('gate', {}, request), 'phase'),
+  );
+  await running.untilEntered();
+  const startedMs = performance.now();
+
+  const report = await registry.close({ timeoutMs: 400 });
+
+  const tookMs = performance.now() - startedMs;
+  t.true(tookMs < 5000, `took ${tookMs} ms`);
+  t.deepEqual(await Promise.all(outcomes), [
+    { code: 'ERR_HANDLER_DROPPED', phase: 'running' },
+    { code: 'ERR_HANDLER_DROPPED', phase: 'queued' },
+  ]);
+  t.is(report.dropped, 2);
+  t.deepEqual(
+    report.leftBehind.map(({ endpoint, version, path }) => ({ endpoint, version, path })),
+    [{ endpoint: 'gate', version: 1, path: fixture('gate') }],
+  );
+  t.is(handler.state, 'draining');
+  t.is(handler.activeRequests, 1);
+  running.open();
+  await eventually(
+    () => handler.state,
+    (state) => state === 'retired',
+    'the version retires after all',
+  );
+  t.false(queued.entered);
+});
+
+test('a cooperative call is cancelled, and nothing is left behind', async (t) => {
+  const registry = await makeRegistry(t);
+  await registry.load('cooperative');
+  const outcome = failure(registry.execute('cooperative', {}, '60000'), 'phase');
+  await eventually(
+    () => registry.stats().endpoints[0]?.versions[0]?.running,
+    (running) => running === 1,
+    'the call runs',
+  );
+
+  const report = await registry.close({ timeoutMs: 2000 });
+
+  t.deepEqual(await outcome, { code: 'ERR_HANDLER_DROPPED', phase: 'running' });
+  t.is(report.dropped, 1);
+  t.deepEqual(report.leftBehind, []);
+});
+
+test('closing twice gives the same report', async (t) => {
+  const registry = await makeRegistry(t);
+  await registry.load('echo');
+
+  const [first, second] = await Promise.all([registry.close(), registry.close({ timeoutMs: 1 })]);
+
+  t.is(first, second);
+  t.is(await registry.close(), first);
+});
+
+test('closing what was never used', async (t) => {
+  const { dropped, leftBehind } = await new HandlerRegistry().close();
+
+  t.deepEqual({ dropped, leftBehind }, { dropped: 0, leftBehind: [] });
+});
+
+test('a closed registry refuses everything', async (t) => {
+  const registry = await makeRegistry(t);
+  await registry.load('echo');
+  const handler = activeOf(registry, 'echo');
+  await registry.close();
+  const path = fixture('echo');
+
+  t.deepEqual(await failure(registry.execute('echo', {}, 'x')), closed);
+  t.deepEqual(await failure(registry.executeWithTimeout('echo', {}, 'x', 100)), closed);
+  t.deepEqual(await failure(registry.load('echo')), closed);
+  t.deepEqual(await failure(registry.loadFrom('echo', path)), closed);
+  t.deepEqual(await failure(registry.swap('echo', path)), closed);
+  t.deepEqual(await failure(registry.swapGraceful('echo', path)), closed);
+  t.deepEqual(await failure(registry.unload('echo')), closed);
+  t.is(registry.get('echo'), undefined);
+  t.false(registry.isLoaded('echo'));
+  t.deepEqual(registry.list(), []);
+  t.is(handler.acquireRequest(), null);
+  t.deepEqual(await failure(handler.execute({}, 'x')), { code: 'ERR_HANDLER_NOT_LOADED' });
+  t.is(await registry.cleanupDrained(), 0);
+});
+
+test('a load that is going on is given up, and undone when its lanes come back', async (t) => {
+  const registry = await makeRegistry(t);
+  const loading = registry.load('slow_init').then(
+    () => 'loaded',
+    (error: { code?: string }) => error.code,
+  );
+  await new Promise<void>((resolve) => void registry.once('loading', () => resolve()));
+
+  const { leftBehind } = await registry.close({ timeoutMs: 10_000 });
+
+  t.is(await loading, 'ERR_HANDLER_CLOSED');
+  t.deepEqual(leftBehind, []);
+});
+
+test('a load that outlives the closing is reported', async (t) => {
+  const cacheDir = await temporaryDir(t);
+  const registry = new HandlerRegistry({ handlersDir: fixturesDir, cacheDir, threads: 1 });
+  const loading = failure(registry.load('slow_init'));
+  // Its private copy is there: it is on its way into the dynamic loader.
+  await eventually(
+    async () => (await readdir(cacheDir, { recursive: true })).join(' '),
+    (names) => names.includes('slow_init'),
+    'the copy is there',
+  );
+
+  const report = await registry.close({ timeoutMs: 300 });
+
+  t.is(report.leftBehind.length, 1);
+  t.is(report.leftBehind[0]?.endpoint, 'slow_init');
+  t.deepEqual(await loading, closed);
+});
+
+test('a load that takes too long: typed error, the active version untouched, nothing left', async (t) => {
+  const cacheDir = await temporaryDir(t);
+  const registry = await makeRegistry(t, { cacheDir, loadTimeoutMs: 10_000, cancelGraceMs: 10 });
+  await registry.loadFrom('it', fixture('echo'));
+  const before = activeOf(registry, 'it');
+  const copies = async () =>
+    (await readdir(cacheDir, { recursive: true })).filter((name) => name.includes('it-'));
+  const had = await copies();
+
+  const outcome = await failure(
+    registry.swap('it', fixture('slow_init'), { loadTimeoutMs: 300 }),
+    'timeoutMs',
+    'path',
+    'version',
+  );
+
+  t.deepEqual(outcome, {
+    code: 'ERR_HANDLER_LOAD_TIMEOUT',
+    timeoutMs: 300,
+    path: fixture('slow_init'),
+    version: 2,
+  });
+  t.is(registry.get('it'), before);
+  t.is((await registry.execute('it', {}, 'still here')).text(), 'still here');
+  await eventually(copies, (names) => names.length === had.length, 'the copy is removed');
+  t.deepEqual(await copies(), had);
+  // The options of a failed load are not kept.
+  await registry.loadFrom('it', fixture('slow_init'));
+  t.is(activeOf(registry, 'it').version, 3);
+});
+
+test('await using closes', async (t) => {
+  const cacheDir = await temporaryDir(t);
+  let handler: { state: string } | undefined;
+  {
+    await using registry = new HandlerRegistry({ handlersDir: fixturesDir, cacheDir, threads: 1 });
+    handler = await registry.load('echo');
+  }
+  t.is(handler.state, 'retired');
+});

@@ -1,0 +1,289 @@
+/** When the process ends, and how: always by itself and with its own code, never by a signal. */
+import { execFile } from 'node:child_process';
+import test, { type ExecutionContext } from 'ava';
+import { fixturesDir } from '../fixtures/paths.js';
+import { fixture, temporaryDir } from './helpers-b.js';
+
+const index = new URL('../src/index.js', import.meta.url).href;
+const PATIENCE_MS = 30_000;
+
+interface End {
+  exitCode: number | null;
+  signal: string | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs a module in a process of its own. A process that hangs ends with SIGKILL, which no test expects. */
+async function run(t: ExecutionContext, body: string): Promise<End> {
+  const cacheDir = await temporaryDir(t);
+  const source = `
+    import { HandlerRegistry, exitProcess } from ${JSON.stringify(index)};
+    const options = ${JSON.stringify({ handlersDir: fixturesDir, cacheDir, threads: 2 })};
+    const registry = new HandlerRegistry(options);
+    const echo = ${JSON.stringify(fixture('echo'))};
+    const gate = () => {
+      const memory = new SharedArrayBuffer(8);
+      const words = new Int32Array(memory);
+      const entered = () => Atomics.load(words, 0) === 1;
+      return { request: new Uint8Array(memory), entered, open: () => Atomics.store(words, 1, 1) };
+    };
+    const busyUntil = (condition) => {
+      const endMs = performance.now() + 10_000;
+      while (!condition()) if (performance.now() > endMs) throw new Error('never');
+    };
+    ${body}
+  `;
+  return new Promise((resolve) => {
+    const limits = { timeout: PATIENCE_MS, killSignal: 'SIGKILL' } as const;
+    const args = ['--input-type=module', '-e', source];
+    const child = execFile(process.execPath, args, limits, (_error, stdout, stderr) => {
+      resolve({ exitCode: child.exitCode, signal: child.signalCode, stdout, stderr });
+    });
+  });
+}
+
+async function ends(
+  t: ExecutionContext,
+  body: string,
+  expected: { exitCode: number; stdout?: string },
+): Promise<End> {
+  const end = await run(t, body);
+  t.deepEqual(
+    { exitCode: end.exitCode, signal: end.signal },
+    { exitCode: expected.exitCode, signal: null },
+    end.stderr,
+  );
+  if (expected.stdout !== undefined) t.is(end.stdout, expected.stdout, end.stderr);
+  return end;
+}
+
+// ---- By itself -----------------------------------------------------------------------------------------
+
+test('a process with idle handlers ends by itself', async (t) => {
+  const body = `
+    await registry.load('echo');
+    await registry.load('counter');
+    await registry.execute('echo', {}, 'x');
+    console.log('idle');
+  `;
+  await ends(t, body, { exitCode: 0, stdout: 'idle\n' });
+});
+
+test('a process with a closed registry ends by itself', async (t) => {
+  const body = `
+    await registry.load('echo');
+    await registry.close();
+    console.log('closed');
+  `;
+  await ends(t, body, { exitCode: 0, stdout: 'closed\n' });
+});
+
+test('a process stays for a request that is outstanding', async (t) => {
+  const body = `
+    await registry.load('sleep');
+    registry.execute('sleep', {}, '300').then((response) => console.log(response.text()));
+  `;
+  await ends(t, body, { exitCode: 0, stdout: 'slept\n' });
+});
+
+test('a process stays for requests that wait for a lane', async (t) => {
+  const body = `
+    await registry.load('sleep', { threads: 1, maxInFlight: 32 });
+    let left = 40;
+    for (let n = left; n > 0; n--) {
+      registry.executeWithTimeout('sleep', {}, '5', Infinity).then(() => {
+        if (--left === 0) console.log('all');
+      });
+    }
+  `;
+  await ends(t, body, { exitCode: 0, stdout: 'all\n' });
+});
+
+test('a process stays until a deadline has passed', async (t) => {
+  const body = `
+    await registry.load('cooperative');
+    registry.executeWithTimeout('cooperative', {}, '60000', 200).catch((e) => console.log(e.phase));
+  `;
+  await ends(t, body, { exitCode: 0, stdout: 'running\n' });
+});
+
+test('a process stays for a load', async (t) => {
+  const body = `
+    registry.load('slow_init').then(() => console.log('loaded'));
+  `;
+  await ends(t, body, { exitCode: 0, stdout: 'loaded\n' });
+});
+
+test('a process stays for a load that is refused', async (t) => {
+  const body = `
+    registry.load('missing_entry').catch((error) => console.log(error.code));
+  `;
+  await ends(t, body, { exitCode: 0, stdout: 'ERR_HANDLER_MISSING_SYMBOL\n' });
+});
+
+test('a process stays for a drain', async (t) => {
+  const body = `
+    await registry.load('sleep');
+    registry.execute('sleep', {}, '200').then((response) => console.log(response.text()));
+    const { drained } = await registry.swapGraceful('sleep', echo);
+    drained.then(({ library }) => console.log(library));
+  `;
+  const library = process.platform === 'linux' ? 'unloaded' : 'unverified';
+  await ends(t, body, { exitCode: 0, stdout: `slept\n${library}\n` });
+});
+
+test('a request guard does not keep a process', async (t) => {
+  const body = `
+    const handler = await registry.load('echo');
+    handler.acquireRequest();
+  `;
+  await ends(t, body, { exitCode: 0 });
+});
+
+// ---- At any moment ---------------------------------------------------------------------------------------
+
+const moments: Record<string, string> = {
+  'when a load begins': `
+    registry.on('loading', () => setImmediate(() => process.exit(5)));
+    await registry.load('echo');`,
+  'in the tick of a load': `
+    registry.load('echo');
+    process.exit(5);`,
+  'while handler_init runs': `
+    registry.load('slow_init');
+    setTimeout(() => process.exit(5), 400);`,
+  'as soon as a load is done': `
+    await registry.load('echo');
+    process.exit(5);`,
+  'in a loaded listener': `
+    registry.on('loaded', () => process.exit(5));
+    await registry.load('echo');`,
+  'in a swap': `
+    await registry.load('echo');
+    registry.on('loading', () => setTimeout(() => process.exit(5), 30));
+    await registry.swapGraceful('echo', echo);`,
+  'when a version begins to drain': `
+    await registry.load('echo');
+    registry.on('draining', () => process.exit(5));
+    await registry.swapGraceful('echo', echo);`,
+  'when a version has drained': `
+    await registry.load('echo');
+    registry.on('drained', () => process.exit(5));
+    await registry.unload('echo');`,
+  'while a version retires': `
+    await registry.load('echo');
+    registry.on('drained', () => setImmediate(() => process.exit(5)));
+    await registry.unload('echo');`,
+  'when a version has retired': `
+    await registry.load('echo');
+    registry.on('retired', () => process.exit(5));
+    await registry.unload('echo');`,
+  'with requests running that return': `
+    await registry.load('sleep');
+    for (let n = 0; n < 50; n++) registry.execute('sleep', {}, '20').catch(() => {});
+    setTimeout(() => process.exit(5), 30);`,
+};
+
+for (const [moment, body] of Object.entries(moments)) {
+  test(`process.exit ${moment}`, async (t) => {
+    await ends(t, body, { exitCode: 5 });
+  });
+}
+
+test('process.exit at 30 moments of loading, serving, swapping and unloading', async (t) => {
+  // 0 to 290 ms: a load takes 30 to 60.
+  for (let first = 0; first < 30; first += 3) {
+    await Promise.all(
+      [first, first + 1, first + 2].map((moment) =>
+        ends(
+          t,
+          `
+          const exitAt = () => process.exit(5);
+          setTimeout(exitAt, ${moment * 10});
+          for (;;) {
+            await registry.load('echo');
+            await Promise.all(Array.from({ length: 20 }, () => registry.execute('echo', {}, 'x')));
+            await registry.swap('echo', echo);
+            await registry.unload('echo');
+          }`,
+          { exitCode: 5 },
+        ),
+      ),
+    );
+  }
+});
+
+test('an uncaught error in a load ends the process with 1', async (t) => {
+  for (const delayMs of [0, 20, 40, 60]) {
+    const { stderr } = await ends(
+      t,
+      `
+      setTimeout(() => { throw new Error('on purpose'); }, ${delayMs});
+      for (;;) {
+        await registry.load('echo');
+        await registry.unload('echo');
+      }`,
+      { exitCode: 1 },
+    );
+    t.true(stderr.includes('on purpose'), stderr);
+  }
+});
+
+// ---- With a native call that never returns ------------------------------------------------------------------
+
+test('exitProcess ends a process with an endless call, and runs exit listeners', async (t) => {
+  const body = `
+    process.on('exit', (code) => console.log('exit', code));
+    await registry.load('endless');
+    const error = await registry.executeWithTimeout('endless', {}, '', 50).catch((e) => e);
+    console.log(error.phase);
+    await exitProcess(7);
+  `;
+  await ends(t, body, { exitCode: 7, stdout: 'running\nexit 7\n' });
+});
+
+test('exitProcess ends a process while a library is loading', async (t) => {
+  const body = `
+    registry.load('slow_init').catch(() => {});
+    registry.on('loading', () => setTimeout(() => exitProcess(7), 100));
+  `;
+  await ends(t, body, { exitCode: 7 });
+});
+
+test('exitProcess without a code ends with 0', async (t) => {
+  await ends(t, `await registry.load('echo'); await exitProcess();`, { exitCode: 0 });
+});
+
+test('close settles by its deadline with an endless call, and says what it leaves', async (t) => {
+  const body = `
+    await registry.load('endless', { threads: 1, cancelGraceMs: 50 });
+    const request = registry.execute('endless', {}, '').catch((error) => error);
+    busyUntil(() => registry.stats().endpoints[0].versions[0].running === 1);
+    const startedMs = performance.now();
+    const { dropped, leftBehind } = await registry.close({ timeoutMs: 400 });
+    const { code, phase } = await request;
+    const inTime = performance.now() - startedMs < 3000;
+    console.log(JSON.stringify({ dropped, left: leftBehind.length, code, phase, inTime }));
+    await exitProcess(7);
+  `;
+  const { stdout } = await ends(t, body, { exitCode: 7 });
+  t.deepEqual(JSON.parse(stdout), {
+    dropped: 1,
+    left: 1,
+    code: 'ERR_HANDLER_DROPPED',
+    phase: 'running',
+    inTime: true,
+  });
+});
+
+// ---- Stacks ------------------------------------------------------------------------------------------------
+
+test('deep native recursion runs with the stack that was asked for', async (t) => {
+  const body = `
+    await registry.load('deep_stack', { stackBytes: 8 * 1024 * 1024 });
+    console.log((await registry.execute('deep_stack', {}, 'deeper')).text());
+    await registry.close();
+  `;
+  await ends(t, body, { exitCode: 0, stdout: 'ok\n' });
+});
