@@ -265,9 +265,8 @@ export interface Oversize {
   actualBytes: number;
 }
 
-/** The request, or its context, is larger than the limit. It was not sent. */
-export class PayloadTooLargeError extends HandlerError {
-  readonly code = 'ERR_HANDLER_PAYLOAD_TOO_LARGE';
+/** Base of the errors about something larger than its limit. */
+export abstract class OversizeError extends HandlerError {
   readonly limitBytes: number;
   readonly actualBytes: number;
 
@@ -278,17 +277,14 @@ export class PayloadTooLargeError extends HandlerError {
   }
 }
 
-/** The handler's response is larger than `maxPayloadBytes`. */
-export class ResponseTooLargeError extends HandlerError {
-  readonly code = 'ERR_HANDLER_RESPONSE_TOO_LARGE';
-  readonly limitBytes: number;
-  readonly actualBytes: number;
+/** The request, or its context, is larger than the limit. It was not sent. */
+export class PayloadTooLargeError extends OversizeError {
+  readonly code = 'ERR_HANDLER_PAYLOAD_TOO_LARGE';
+}
 
-  constructor(size: Oversize, message: string, fields: ErrorFields = {}) {
-    super(message, fields);
-    this.limitBytes = size.limitBytes;
-    this.actualBytes = size.actualBytes;
-  }
+/** The handler's response is larger than `maxPayloadBytes`. */
+export class ResponseTooLargeError extends OversizeError {
+  readonly code = 'ERR_HANDLER_RESPONSE_TOO_LARGE';
 }
 
 /** The handler returned success with a response that cannot be read, such as a null pointer. */
