@@ -102,7 +102,7 @@ export interface DispatcherStats {
 }
 
 /** How long the answer of a lone request is looked for before the doorbell is waited for. */
-const WATCH_MS = 0.03;
+const WATCH_MS = 0.05;
 
 /** One request, until its slot is free again. */
 class Pending implements QueueLinks<Pending> {
@@ -151,7 +151,7 @@ export class Dispatcher {
   #unanswered = 0;
   #abandoned = 0;
   #watching = false;
-  /** Whether a request has lately been answered within the time of a watch. */
+  /** Whether a native call has lately been short enough for a watch, and no watch has been in vain since. */
   #watchPays = false;
   /** Why nothing is accepted although the version is active; null if it is. */
   #stuck: EndpointStuckError | null = null;
@@ -335,7 +335,7 @@ export class Dispatcher {
       this.#timedOut(pending, 'queued');
       return;
     }
-    this.#watchPays ||= queuedMs + ranMs <= WATCH_MS;
+    this.#watchPays ||= ranMs <= WATCH_MS;
     this.#queueLatency.record(queuedMs, finishedMs);
     this.#runLatency.record(ranMs, finishedMs);
     switch (status) {

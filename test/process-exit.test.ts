@@ -6,6 +6,23 @@ import { fixture, temporaryDir } from './helpers-b.js';
 
 const index = new URL('../src/index.js', import.meta.url).href;
 const PATIENCE_MS = 30_000;
+/** Processes at once: more would mostly wait for each other, and miss their moments. */
+const MOST_PROCESSES = 4;
+
+let processes = 0;
+const waiting: (() => void)[] = [];
+
+async function inTurn<T>(work: () => Promise<T>): Promise<T> {
+  if (processes === MOST_PROCESSES) await new Promise<void>((resolve) => waiting.push(resolve));
+  else processes += 1;
+  try {
+    return await work();
+  } finally {
+    const next = waiting.shift();
+    if (next === undefined) processes -= 1;
+    else next();
+  }
+}
 
 interface End {
   exitCode: number | null;
@@ -34,13 +51,15 @@ async function run(t: ExecutionContext, body: string): Promise<End> {
     };
     ${body}
   `;
-  return new Promise((resolve) => {
-    const limits = { timeout: PATIENCE_MS, killSignal: 'SIGKILL' } as const;
-    const args = ['--input-type=module', '-e', source];
-    const child = execFile(process.execPath, args, limits, (_error, stdout, stderr) => {
-      resolve({ exitCode: child.exitCode, signal: child.signalCode, stdout, stderr });
+  const execute = () =>
+    new Promise<End>((resolve) => {
+      const limits = { timeout: PATIENCE_MS, killSignal: 'SIGKILL' } as const;
+      const args = ['--input-type=module', '-e', source];
+      const child = execFile(process.execPath, args, limits, (_error, stdout, stderr) => {
+        resolve({ exitCode: child.exitCode, signal: child.signalCode, stdout, stderr });
+      });
     });
-  });
+  return inTurn(execute);
 }
 
 async function ends(
@@ -103,7 +122,7 @@ test('a process stays for requests that wait for a lane', async (t) => {
 test('a process stays until a deadline has passed', async (t) => {
   const body = `
     await registry.load('cooperative');
-    registry.executeWithTimeout('cooperative', {}, '60000', 200).catch((e) => console.log(e.phase));
+    registry.executeWithTimeout('cooperative', {}, '60000', 1000).catch((e) => console.log(e.phase));
   `;
   await ends(t, body, { exitCode: 0, stdout: 'running\n' });
 });
@@ -214,6 +233,30 @@ test('process.exit at 30 moments of loading, serving, swapping and unloading', a
   }
 });
 
+/** What a lane that is just in koffi has mapped: the moment at which terminating it would abort the process. */
+const mapped = { koffi: 'koffi.node', 'the library': '/echo-1-' };
+
+if (process.platform === 'linux') {
+  for (const [what, name] of Object.entries(mapped)) {
+    test(`process.exit right after a lane has mapped ${what}`, async (t) => {
+      for (let delayMs = 0; delayMs < 8; delayMs += 2) {
+        const body = `
+          const { readFileSync } = await import('node:fs');
+          const look = () => {
+            const seen = readFileSync('/proc/self/maps', 'latin1').includes('${name}');
+            if (!seen) return setImmediate(look);
+            Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ${delayMs});
+            process.exit(5);
+          };
+          registry.load('echo', { threads: 6 });
+          look();
+        `;
+        await ends(t, body, { exitCode: 5 });
+      }
+    });
+  }
+}
+
 test('an uncaught error in a load ends the process with 1', async (t) => {
   for (const delayMs of [0, 20, 40, 60]) {
     const { stderr } = await ends(
@@ -236,7 +279,7 @@ test('exitProcess ends a process with an endless call, and runs exit listeners',
   const body = `
     process.on('exit', (code) => console.log('exit', code));
     await registry.load('endless');
-    const error = await registry.executeWithTimeout('endless', {}, '', 50).catch((e) => e);
+    const error = await registry.executeWithTimeout('endless', {}, '', 1000).catch((e) => e);
     console.log(error.phase);
     await exitProcess(7);
   `;

@@ -27,9 +27,9 @@ export const NOTHING = -1;
 
 /**
  * How long a lane looks for work before it sleeps, if its last wait was as short. Waking a sleeping thread costs 5 to 50
- * microseconds; a lane whose requests come further apart than this never watches.
+ * microseconds, which counts towards that wait; a lane whose requests come further apart than this never watches.
  */
-const WATCH_MS = 0.05;
+const WATCH_MS = 0.1;
 
 export class RingConsumer {
   /** Whether the last wait was short enough that watching would have seen its end. */

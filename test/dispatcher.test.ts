@@ -1,0 +1,153 @@
+/** The dispatcher with a lane that the test plays itself, in the same thread: every moment is the test's. */
+import test, { type ExecutionContext } from 'ava';
+import { Dispatcher } from '../src/dispatcher.js';
+import { KeepAlive } from '../src/keep-alive.js';
+import { resolveEndpointOptions } from '../src/options.js';
+import { RegionTable } from '../src/regions.js';
+import { NOTHING, RingConsumer } from '../src/ring/consumer.js';
+import {
+  requestRoomAt,
+  SLOT,
+  SLOT_DOUBLE,
+  STATUS,
+  slotAt,
+  slotDoubleAt,
+} from '../src/ring/layout.js';
+import { RingProducer } from '../src/ring/producer.js';
+import { failure, rejection } from './helpers-b.js';
+
+const LARGE_BYTES = 10_000;
+
+function scene(t: ExecutionContext) {
+  const shape = { slots: 32, lanes: 1 };
+  const ring = new RingProducer(shape);
+  const lane = new RingConsumer(ring.memory, shape, 0, () => undefined);
+  const regionsSeen = new Map<number, SharedArrayBuffer>();
+  const regions = new RegionTable((message) => {
+    if (message.type === 'region') regionsSeen.set(message.region.id, message.region.memory);
+    else regionsSeen.delete(message.id);
+  });
+  const dispatcher = new Dispatcher({
+    identity: { endpoint: 'it', version: 1 },
+    options: resolveEndpointOptions({ maxInFlight: 32, cancelGraceMs: 60_000 }),
+    ring,
+    regions,
+    keepAlive: new KeepAlive(),
+    hooks: {
+      timedOut: () => undefined,
+      abandoned: () => undefined,
+      shed: () => undefined,
+      callStuck: () => undefined,
+      callReturned: () => undefined,
+      takePosted: () => new ArrayBuffer(0),
+      requestLeft: () => undefined,
+    },
+  });
+  t.teardown(() => dispatcher.dispose());
+  const execute = (request: Uint8Array, signal?: AbortSignal) =>
+    dispatcher.execute(undefined, request, Number.POSITIVE_INFINITY, signal);
+  /** The first byte of the request that a running slot has, as its handler sees it now. */
+  const firstByte = (slot: number): number | undefined => {
+    const region = ring.words[slotAt(ring.layout, slot) + SLOT.REGION] ?? 0;
+    if (region === 0) return ring.bytes[requestRoomAt(ring.layout, slot)];
+    const memory = regionsSeen.get(region);
+    return memory === undefined ? undefined : new Uint8Array(memory)[0];
+  };
+  /** The lane answers with nothing. */
+  const answer = (slot: number, status: number = STATUS.OK) => {
+    ring.words[slotAt(ring.layout, slot) + SLOT.STATUS] = status;
+    ring.doubles[slotDoubleAt(ring.layout, slot) + SLOT_DOUBLE.RESPONSE_LENGTH] = 0;
+    lane.complete(slot);
+    dispatcher.collect();
+  };
+  return { ring, lane, dispatcher, execute, firstByte, answer };
+}
+
+const filled = (value: number, length = LARGE_BYTES) => new Uint8Array(length).fill(value);
+
+for (const length of [8, LARGE_BYTES]) {
+  test(`a request of ${length} bytes keeps its memory until its call returns, answered or not`, async (t) => {
+    const { lane, execute, firstByte, answer, ring } = scene(t);
+    const controller = new AbortController();
+    const given = rejection(execute(filled(1, length), controller.signal));
+    const running = lane.take();
+    t.is(firstByte(running), 1);
+
+    controller.abort('given up');
+    t.is(await given, 'given up');
+    t.is(ring.inFlight, 1);
+    const others = Array.from({ length: 5 }, (_, index) => execute(filled(10 + index, length)));
+
+    t.is(firstByte(running), 1);
+    answer(running);
+    for (let index = 0; index < others.length; index++) {
+      const slot = lane.take();
+      t.is(firstByte(slot), 10 + index);
+      answer(slot);
+    }
+    await Promise.all(others);
+    t.is(ring.inFlight, 0);
+    t.is(ring.taken, 0);
+  });
+}
+
+test('a withdrawn request keeps its slot until a lane has passed over it', async (t) => {
+  const { lane, execute, ring, dispatcher } = scene(t);
+  const controller = new AbortController();
+  const given = rejection(execute(filled(1), controller.signal));
+  controller.abort('given up');
+  t.is(await given, 'given up');
+  t.is(ring.inFlight, 0);
+  t.is(ring.taken, 1);
+  t.true(dispatcher.idle);
+
+  t.is(lane.take(), NOTHING);
+  dispatcher.collect();
+
+  t.is(ring.taken, 0);
+});
+
+test('an abort that comes after the lane has completed does not take the response away', async (t) => {
+  const { lane, execute, ring } = scene(t);
+  const controller = new AbortController();
+  const response = execute(filled(1, 8), controller.signal);
+  const slot = lane.take();
+  ring.words[slotAt(ring.layout, slot) + SLOT.STATUS] = STATUS.OK;
+  ring.doubles[slotDoubleAt(ring.layout, slot) + SLOT_DOUBLE.RESPONSE_LENGTH] = 0;
+  lane.complete(slot);
+
+  controller.abort('too late');
+
+  t.is((await response).bytes.length, 0);
+  t.is(ring.taken, 0);
+});
+
+test('a response that was completed before its deadline wins over the timer', async (t) => {
+  const { lane, dispatcher, ring } = scene(t);
+  const response = dispatcher.execute(undefined, filled(1, 8), 5, undefined);
+  const slot = lane.take();
+  ring.words[slotAt(ring.layout, slot) + SLOT.STATUS] = STATUS.OK;
+  ring.doubles[slotDoubleAt(ring.layout, slot) + SLOT_DOUBLE.RESPONSE_LENGTH] = 0;
+  // No doorbell reaches the dispatcher: only its alarm makes it look. Timers are not refed.
+  const hold = setInterval(() => undefined, 1000);
+  t.teardown(() => clearInterval(hold));
+  lane.complete(slot);
+
+  t.is((await response).bytes.length, 0);
+  t.is(dispatcher.totals.timedOutRunning, 0);
+});
+
+test('the request of a lane that died is answered, and its slot is free', async (t) => {
+  const { lane, execute, ring, dispatcher } = scene(t);
+  const outcome = failure(execute(filled(1)), 'endpoint', 'version');
+  const slot = lane.take();
+
+  dispatcher.collect();
+  t.is(ring.bury(0), slot);
+  dispatcher.buried(slot, new Error('heap'));
+
+  t.deepEqual(await outcome, { code: 'ERR_HANDLER_LANE_EXITED', endpoint: 'it', version: 1 });
+  t.is(ring.inFlight, 0);
+  t.is(ring.taken, 0);
+  t.is(dispatcher.totals.laneExited, 1);
+});
