@@ -122,14 +122,14 @@ test('timeouts, in both phases, and the call that is abandoned', async (t) => {
   await registry.loadFrom('x', fixture('gate'));
   const held = gate(t);
   const events = record(registry);
-  const running = registry.executeWithTimeout('x', {}, held.request, 200);
+  const running = registry.executeWithTimeout('x', {}, held.request, 1000);
   await held.started();
   const queued = registry.executeWithTimeout('x', {}, gate(t).request, 1);
   t.like(await rejection(queued), { phase: 'queued' });
   t.like(await rejection(running), { phase: 'running' });
   t.deepEqual(events, [
     ['timeout', { ...ofVersion(1), phase: 'queued', timeoutMs: 1 }],
-    ['timeout', { ...ofVersion(1), phase: 'running', timeoutMs: 200 }],
+    ['timeout', { ...ofVersion(1), phase: 'running', timeoutMs: 1000 }],
     ['abandoned', { ...ofVersion(1), lane: 0 }],
   ]);
   held.release();
@@ -139,7 +139,7 @@ test('a stuck lane, and the one that takes its place', async (t) => {
   const { registry } = await openRegistry(t, { cancelGraceMs: 1, maxStuckLanes: 1 });
   await registry.loadFrom('x', fixture('gate'));
   const held = gate(t);
-  const running = registry.executeWithTimeout('x', {}, held.request, 100);
+  const running = registry.executeWithTimeout('x', {}, held.request, 1000);
   await held.started();
   const events = record(registry);
   await rejection(running);
@@ -148,7 +148,7 @@ test('a stuck lane, and the one that takes its place', async (t) => {
     (length) => length === 4,
   );
   t.deepEqual(events, [
-    ['timeout', { ...ofVersion(1), phase: 'running', timeoutMs: 100 }],
+    ['timeout', { ...ofVersion(1), phase: 'running', timeoutMs: 1000 }],
     ['abandoned', { ...ofVersion(1), lane: 0 }],
     ['laneStuck', { ...ofVersion(1), lane: 0, replaced: true }],
     ['laneReplaced', { ...ofVersion(1), lane: 0, by: 1 }],
@@ -196,7 +196,7 @@ test('listeners that throw cost warnings, and nothing else', async (t) => {
   const gates = Array.from({ length: 32 }, () => gate(t));
   const [first] = gates;
   const outcomes = gates.map(({ request }, index) =>
-    outcome(registry.executeWithTimeout('x', {}, request, index === 0 ? 300 : 60_000)),
+    outcome(registry.executeWithTimeout('x', {}, request, index === 0 ? 1000 : 60_000)),
   );
   await first?.started();
   t.is(await outcome(registry.execute('x', {}, 'x')), 'ERR_HANDLER_QUEUE_FULL');

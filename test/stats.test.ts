@@ -167,7 +167,7 @@ test('every accepted request ends in exactly one total', async (t) => {
   t.deepEqual(totals(), expected);
 
   // The first runs until it is let go, its deadline passes meanwhile.
-  const running = registry.executeWithTimeout('x', {}, late.request, 200);
+  const running = registry.executeWithTimeout('x', {}, late.request, 1000);
   await late.started();
   t.is(
     await outcome(registry.executeWithTimeout('x', {}, gate(t).request, 1)),
