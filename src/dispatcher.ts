@@ -153,8 +153,8 @@ export class Dispatcher {
   #watching = false;
   /** Whether a native call has lately been short enough for a watch, and no watch has been in vain since. */
   #watchPays = false;
-  /** Why nothing is accepted although the version is active; null if it is. */
-  #stuck: EndpointStuckError | null = null;
+  /** Lanes that are stuck, if that is all of them and nothing is accepted; otherwise null. */
+  #allStuck: number | null = null;
   readonly #totals: OutcomeTotals = {
     succeeded: 0,
     failed: 0,
@@ -197,7 +197,11 @@ export class Dispatcher {
         reject(signal.reason);
         return;
       }
-      if (this.#stuck !== null) throw this.#shed(this.#stuck);
+      if (this.#allStuck !== null) {
+        throw this.#shed(
+          requestErrors.endpointStuck(this.#identity, this.#options, this.#allStuck),
+        );
+      }
       const waits = this.#waiting.length > 0 || !this.#ring.hasFreeSlot;
       if (waits && this.#waiting.length >= this.#options.maxQueue)
         throw this.#shed(requestErrors.queueFull(this.#identity, this.#options));
@@ -235,7 +239,7 @@ export class Dispatcher {
       ring.freeSlot(slot);
       ring.release();
       this.#totals.dropped += 1;
-      this.#reject(pending, error);
+      this.#reject(pending, requestErrors.outOfMemory(this.#identity, error));
       return;
     }
     pending.slot = slot;
@@ -438,8 +442,7 @@ export class Dispatcher {
 
   /** Refuses new requests and answers the queued ones, because no lane is left that could take them. */
   becomeStuck(stuckLanes: number): void {
-    const error = requestErrors.endpointStuck(this.#identity, this.#options, stuckLanes);
-    this.#stuck = error;
+    this.#allStuck = stuckLanes;
     for (const pending of [...this.#waiting, ...this.#inSlots()]) {
       if (pending.answered || (pending.slot !== NO_SLOT && !this.#ring.withdraw(pending.slot)))
         continue;
@@ -452,7 +455,7 @@ export class Dispatcher {
 
   /** Accepts requests again: a lane has come back. */
   becomeUnstuck(): void {
-    this.#stuck = null;
+    this.#allStuck = null;
   }
 
   #giveUpAll(answer: (pending: Pending, phase: TimeoutPhase) => void): void {

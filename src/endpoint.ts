@@ -4,11 +4,18 @@
  */
 
 import { strict as assert } from 'node:assert';
+import pTimeout from 'p-timeout';
 import type { DrainReport } from './drain-report.js';
-import { DrainingLimitError, type DropReason, NotLoadedError } from './errors.js';
+import {
+  DrainingLimitError,
+  type DropReason,
+  LoadFailedError,
+  LoadTimeoutError,
+  NotLoadedError,
+} from './errors.js';
 import type { Report } from './events.js';
 import type { KeepAlive } from './keep-alive.js';
-import type { LibraryStore } from './library/store.js';
+import type { LibraryStore, PrivateCopy } from './library/store.js';
 import {
   type EndpointOptions,
   type ResolvedEndpointOptions,
@@ -131,6 +138,11 @@ export class Endpoint {
     let next: Version;
     try {
       next = await this.#load(identity, path, options, signal);
+      if (signal.aborted) {
+        // Closed in the very tick in which it became ready.
+        void this.#startDrain(next, 'close', 0);
+        throw signal.reason;
+      }
     } catch (error) {
       report('loadFailed', { ...identity, path, error });
       throw error;
@@ -164,23 +176,57 @@ export class Endpoint {
   ): Promise<Version> {
     signal.throwIfAborted();
     this.#checkDrainingLimit(path, options);
-    const { store, keepAlive, report } = this.#parts;
-    const copy = await store.copy(path, `${this.id}-${identity.version}`);
-    const version = new Version({ identity, options, path, copy, keepAlive, report });
+    const { keepAlive, report } = this.#parts;
+    const copy = await this.#copy(identity, path, options, signal);
+    let version: Version;
+    try {
+      version = new Version({ identity, options, path, copy, keepAlive, report });
+    } catch (cause) {
+      await copy.remove();
+      throw new LoadFailedError(
+        `no threads or memory could be had for ${path} (${cause}); load fewer versions, or lower threads, maxInFlight and maxPayloadBytes`,
+        path,
+        { ...identity, cause },
+      );
+    }
     this.#hanging.add(version);
     void version.retired.then(() => this.#hanging.delete(version));
     await version.load(signal);
     this.#hanging.delete(version);
-    if (signal.aborted) {
-      // Closed in the very tick in which it became ready.
-      void this.#startDrain(version, 'close', 0);
-      throw signal.reason;
-    }
     return version;
   }
 
+  /** The private copy, in time. A file system that hangs does not hold up the endpoint. */
+  async #copy(
+    identity: VersionIdentity,
+    path: string,
+    { loadTimeoutMs }: ResolvedEndpointOptions,
+    signal: AbortSignal,
+  ): Promise<PrivateCopy> {
+    const copying = this.#parts.store.copy(path, `${this.id}-${identity.version}`);
+    try {
+      return await pTimeout(copying, {
+        milliseconds: loadTimeoutMs,
+        signal,
+        message: new LoadTimeoutError(
+          loadTimeoutMs,
+          `${path} could not be read within ${loadTimeoutMs} ms; look at the file system it is on, or raise loadTimeoutMs`,
+          path,
+          identity,
+        ),
+      });
+    } catch (error) {
+      // If it was the wait that failed, nobody wants the copy any more.
+      copying.then(
+        (copy) => copy.remove(),
+        () => undefined,
+      );
+      throw error;
+    }
+  }
+
   #checkDrainingLimit(path: string, { maxDrainingVersions }: ResolvedEndpointOptions): void {
-    if (this.#active === null || this.#draining.size < maxDrainingVersions) return;
+    if (this.#draining.size < maxDrainingVersions) return;
     throw new DrainingLimitError(
       `${this.#draining.size} versions of '${this.id}' are still draining, and maxDrainingVersions is ${maxDrainingVersions}; wait for one to retire, shorten drainTimeoutMs, or raise maxDrainingVersions`,
       path,

@@ -64,7 +64,7 @@ export class RegistryClosedError extends HandlerError {
 
 /** Base of the errors that refuse a library. The active version, if any, is untouched. */
 export abstract class LoadError extends HandlerError {
-  /** The library as the caller named it. */
+  /** The library's absolute path. */
   readonly path: string;
 
   constructor(message: string, path: string, fields: ErrorFields = {}) {
@@ -301,6 +301,11 @@ export class EndpointStuckError extends HandlerError {
     super(message, fields);
     this.stuckLanes = stuckLanes;
   }
+}
+
+/** Memory for a large request could not be had. It was not sent. */
+export class OutOfMemoryError extends HandlerError {
+  readonly code = 'ERR_HANDLER_OUT_OF_MEMORY';
 }
 
 /** The worker thread that ran the request ended, for instance at its heap limit. */

@@ -7,7 +7,7 @@
 
 import type { RingProducer } from './ring/producer.js';
 
-/** In all. Loading takes 30 to 60 ms; what takes longer than this is hanging. */
+/** In all. Starting and loading take 30 to 60 ms; what takes longer than this is hanging. */
 const PATIENCE_MS = 2000;
 
 const rings = new Set<RingProducer>();

@@ -3,13 +3,27 @@
  * call never comes back.
  */
 
+let exitNow: ((code: number) => void) | null = null;
+
 /**
- * Ends the process with `code`, whatever native calls are doing. `exit` listeners run as with `process.exit()`; then
- * the C library's `_exit` is called. As with `process.exit()`, output that is still buffered may be lost: await your
- * writes before.
+ * Binds the C library's `_exit`. Done before the first handler is loaded: a library whose constructor hangs holds the
+ * dynamic loader's lock, and after that nothing can be bound any more.
  */
-export async function exitProcess(code = 0): Promise<never> {
-  const { exitWithoutWaiting } = await import('../workers/native-library.js');
-  process.on('exit', (finalCode) => exitWithoutWaiting(finalCode));
+export async function prepareExit(): Promise<void> {
+  if (exitNow !== null) return;
+  const { bindExit } = await import('../workers/native-library.js');
+  exitNow = bindExit();
+}
+
+/**
+ * Ends the process, whatever native calls are doing. `exit` listeners run as with `process.exit(code)`; then the C
+ * library's `_exit` is called. As with `process.exit()`, output that is still buffered may be lost: await your writes
+ * before.
+ *
+ * @param code Exit code; default `process.exitCode`, or 0.
+ */
+export async function exitProcess(code?: number): Promise<never> {
+  await prepareExit();
+  process.on('exit', (finalCode) => exitNow?.(finalCode));
   process.exit(code);
 }

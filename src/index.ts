@@ -2,7 +2,7 @@ export type { DispatcherStats, OutcomeTotals } from './dispatcher.js';
 export type { DrainReport } from './drain-report.js';
 export type { EndpointStats, SwapResult } from './endpoint.js';
 export * from './errors.js';
-export type { RegistryEvents } from './events.js';
+export type { RegistryEmitter, RegistryEvents } from './events.js';
 export { exitProcess } from './exit-process.js';
 export type { HandlerInfo } from './lane-protocol.js';
 export type { LaneCounts } from './lanes.js';

@@ -5,7 +5,7 @@
 
 import type { MessagePort, ResourceLimits } from 'node:worker_threads';
 import { Piscina } from 'piscina';
-import type { LaneExit, LaneTask } from './lane-protocol.js';
+import type { LaneTask } from './lane-protocol.js';
 
 const laneFile = new URL('../workers/lane.js', import.meta.url).href;
 
@@ -29,7 +29,6 @@ export class LanePool {
 
   constructor({ threads, maxThreads, resourceLimits }: LanePoolOptions) {
     this.#piscina = new Piscina({
-      filename: laneFile,
       minThreads: threads,
       maxThreads,
       // A lane is one task that never ends by itself: a thread has room for exactly one.
@@ -46,8 +45,9 @@ export class LanePool {
   }
 
   /** Runs a lane in a thread of its own. Settles when the lane has left, rejects if its thread died. */
-  run(task: LaneTask): Promise<LaneExit> {
-    return this.#piscina.run(task, { transferList: [task.port] });
+  async run(task: LaneTask): Promise<void> {
+    // Named here and not for the whole pool: an idle thread loads nothing that it could be terminated in.
+    await this.#piscina.run(task, { filename: laneFile, transferList: [task.port] });
   }
 
   /** Ends all threads. No lane may be running. */

@@ -57,6 +57,3 @@ export type LoadFailure =
   | { kind: 'init-failed'; code: number; message: string }
   | { kind: 'missing-dependency'; message: string }
   | { kind: 'loader'; message: string };
-
-/** What a lane's task resolves to. A lane is also refused when handler_init failed on another one. */
-export type LaneExit = 'stopped' | 'refused';

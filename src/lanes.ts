@@ -111,7 +111,10 @@ export class Lanes {
     const ready = Array.from({ length: threads }, (_, index) => this.#startLane(index, null).ready);
     const [info] = await Promise.all(ready);
     assert(info !== undefined, 'there is at least one lane');
-    this.#phase = 'serving';
+    // Told to stop meanwhile, they may still have become ready.
+    if (this.#phase === 'loading') this.#phase = 'serving';
+    // One may have been ready and have died before the last one was.
+    this.#startMissing(null);
     return info;
   }
 
@@ -247,7 +250,7 @@ export class Lanes {
       refused,
       gone: Promise.resolve(),
     };
-    ring.resetLane(index);
+    ring.prepareLane(index);
     port.on('message', (message: LaneMessage) => this.#receive(lane, message));
     port.unref();
     const task: LaneTask = {

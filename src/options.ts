@@ -10,7 +10,7 @@ import { InvalidOptionError } from './errors.js';
 export interface EndpointOptions {
   /** Lanes (worker threads) a version. Default: the available cores but one, at least 1, at most 4. */
   threads?: number;
-  /** Requests a version holds in shared memory, queued and running. Default 1024, rounded up to 32s. */
+  /** Requests a version holds in shared memory, queued and running. Default 1024. */
   maxInFlight?: number;
   /** Requests that wait on the main thread when `maxInFlight` is reached. Default 4096. */
   maxQueue?: number;
@@ -142,7 +142,7 @@ export function resolveEndpointOptions(
   const given = asObject(options) as Record<string, unknown>;
   const resolved: Record<string, unknown> = {};
   for (const name of Object.keys(given)) {
-    if (!(name in ENDPOINT_RULES) && name !== 'resourceLimits') {
+    if (!Object.hasOwn(ENDPOINT_RULES, name) && name !== 'resourceLimits') {
       const known = [...Object.keys(ENDPOINT_RULES), 'resourceLimits'].join(', ');
       throw new InvalidOptionError(name, `there is no option '${name}' here; there are: ${known}`);
     }
@@ -151,7 +151,8 @@ export function resolveEndpointOptions(
     const inherited = base?.[name as keyof typeof ENDPOINT_RULES] ?? rule.default;
     resolved[name] = number(name, given[name], { ...rule, default: inherited });
   }
-  const limits = given['resourceLimits'] ?? base?.resourceLimits;
+  const limits =
+    given['resourceLimits'] === undefined ? base?.resourceLimits : given['resourceLimits'];
   if (limits !== undefined) resolved['resourceLimits'] = asObject(limits, 'resourceLimits');
   return resolved as unknown as ResolvedEndpointOptions;
 }
@@ -181,11 +182,17 @@ export function checkTimeout(value: unknown): number {
  * @throws {InvalidOptionError} if it is given and is no AbortSignal.
  */
 export function checkSignal(value: unknown): void {
-  if (value === undefined || value instanceof AbortSignal) return;
+  // Not instanceof: a signal may come from another realm.
+  if (value === undefined || isAbortSignal(value)) return;
   throw new InvalidOptionError(
     'signal',
     `signal must be an AbortSignal (controller.signal, not the controller); got ${show(value)}`,
   );
+}
+
+function isAbortSignal(value: unknown): value is AbortSignal {
+  const signal = value as Partial<AbortSignal> | null;
+  return typeof signal?.aborted === 'boolean' && typeof signal.addEventListener === 'function';
 }
 
 /**

@@ -103,7 +103,8 @@ const CLOSE_DRAIN_SHARE = 0.75;
 /**
  * Loads native handlers, executes requests on them off the main thread, and replaces them while requests run.
  *
- * An emitter of `RegistryEvents`. A listener that throws costs a process warning, nothing more.
+ * An emitter of `RegistryEvents`. A listener that throws costs a process warning, and listeners after it that one event; the
+ * engine does not notice.
  */
 export class HandlerRegistry extends RegistryEmitter {
   readonly #options: ResolvedRegistryOptions;
@@ -389,7 +390,7 @@ export class HandlerRegistry extends RegistryEmitter {
    *
    * @throws {InvalidOptionError} if `timeoutMs` is not a duration.
    */
-  close(options: CloseOptions = {}): Promise<CloseReport> {
+  async close(options: CloseOptions = {}): Promise<CloseReport> {
     if (this.#closed === null) {
       const timeoutMs =
         checkDuration('timeoutMs', options.timeoutMs) ?? this.#options.closeTimeoutMs;
@@ -404,11 +405,11 @@ export class HandlerRegistry extends RegistryEmitter {
     if (this.#sweep !== null) clearInterval(this.#sweep);
     this.#closing.abort(closedError());
     const drainMs = timeoutMs * CLOSE_DRAIN_SHARE;
+    const versions = [...this.#active(), ...this.#draining()];
+    const droppedBefore = sumOf(versions, (version) => version.totals.dropped);
     for (const endpoint of endpoints) {
       if (endpoint.active !== null) void endpoint.retireActive('close', timeoutMs);
     }
-    const versions = this.#draining();
-    const droppedBefore = sumOf(versions, (version) => version.totals.dropped);
     const drop = setTimeout(() => {
       for (const version of versions) version.dropNow('close');
     }, drainMs);
@@ -420,8 +421,8 @@ export class HandlerRegistry extends RegistryEmitter {
     await settledWithin(allGone(), timeoutMs);
     clearTimeout(drop);
     const leftBehind = endpoints.flatMap((endpoint) => endpoint.remaining());
-    // Loads that have given up may still be undoing themselves: what they hold is theirs to remove.
-    if (leftBehind.length === 0) await this.#store.close();
+    // Goes now, or with the last copy that is removed later.
+    await this.#store.close();
     this.#keepAlive.close();
     return {
       tookMs: performance.now() - startedMs,

@@ -8,6 +8,7 @@ import {
   InvalidResponseError,
   LaneExitedError,
   NotLoadedError,
+  OutOfMemoryError,
   QueueFullError,
   ResponseTooLargeError,
   TimeoutError,
@@ -115,6 +116,13 @@ export function invalidResponse(identity: VersionIdentity, defect: string): Inva
   return new InvalidResponseError(
     `the handler '${identity.endpoint}' returned success with ${defect}; its response must be readable memory of the length it says`,
     identity,
+  );
+}
+
+export function outOfMemory(identity: VersionIdentity, cause: unknown): OutOfMemoryError {
+  return new OutOfMemoryError(
+    `there is no memory for a large request to '${identity.endpoint}' (${cause}); send fewer at once, or lower maxPayloadBytes`,
+    { ...identity, cause },
   );
 }
 

@@ -2,12 +2,14 @@
  * What a caller sends: checked, measured and written into shared memory.
  *
  * The bytes are taken at the call: a caller may use its buffer again as soon as `execute` has returned.
- * The exception is memory that is shared already, which is passed on as it is, without a copy.
+ * The exception is memory that is shared already, which is passed on as it is, without a copy, if it begins at a
+ * multiple of 8 bytes.
  */
 
+import { types } from 'node:util';
 import { InvalidRequestError, PayloadTooLargeError } from './errors.js';
 import type { RegionTable } from './regions.js';
-import { contextBytes, ROOM_BYTES, requestRoomAt, SLOT, slotAt } from './ring/layout.js';
+import { ALIGNMENT, contextBytes, ROOM_BYTES, requestRoomAt, SLOT, slotAt } from './ring/layout.js';
 import type { RingProducer } from './ring/producer.js';
 
 /**
@@ -57,6 +59,7 @@ export function encodeRequest(
       `the request has ${byteLength} bytes, and maxPayloadBytes is ${maxPayloadBytes}; send less or raise maxPayloadBytes`,
     );
   }
+  checkContext(context);
   const requestId = context?.requestId ?? '';
   if (typeof requestId !== 'string') {
     throw new InvalidRequestError(`requestId must be a string; got ${typeof requestId}`);
@@ -72,6 +75,19 @@ export function encodeRequest(
     );
   }
   return { body, byteLength, requestId, requestIdLength, metadata, metadataLength };
+}
+
+function checkContext(context: unknown): void {
+  if (context === undefined) return;
+  const fits =
+    typeof context === 'object' &&
+    context !== null &&
+    !Array.isArray(context) &&
+    !ArrayBuffer.isView(context);
+  if (fits) return;
+  throw new InvalidRequestError(
+    `the context comes before the request and must be { requestId?, metadata? } or undefined; got ${typeof context}`,
+  );
 }
 
 /** The same request with bytes of its own, for one that has to wait before it can be written. */
@@ -136,8 +152,11 @@ function encodeBody(request: RequestPayload): Uint8Array | string {
   if (ArrayBuffer.isView(request)) {
     return new Uint8Array(request.buffer, request.byteOffset, request.byteLength);
   }
-  if (request instanceof ArrayBuffer || request instanceof SharedArrayBuffer) {
+  if (types.isAnyArrayBuffer(request)) {
     return new Uint8Array(request);
+  }
+  if (typeof request === 'object' && request !== null && 'then' in request) {
+    throw new InvalidRequestError('the request must not be a promise; await it first');
   }
   return toJson(request, 'the request');
 }
@@ -160,9 +179,9 @@ function toJson(value: unknown, what: string): string {
   return text;
 }
 
-/** Whether the lanes can be told where it is: an offset has 32 bits. */
+/** Whether the handler can read it in place: an offset has 32 bits, and requests are aligned. */
 function isAddressable(view: Uint8Array): boolean {
-  return isShared(view) && view.byteOffset < 2 ** 32;
+  return isShared(view) && view.byteOffset < 2 ** 32 && view.byteOffset % ALIGNMENT === 0;
 }
 
 function isShared(view: Uint8Array): boolean {

@@ -1,10 +1,12 @@
 /** What a caller gets for a request that succeeded. */
 
+import { markAsUntransferable } from 'node:worker_threads';
+
 /** A handler's answer. Its bytes belong to the caller. */
 export class HandlerResponse {
   /**
    * The response as it came. Small ones are views into a larger buffer shared with other responses, as
-   * Node's own Buffers are: mind `byteOffset` before you use `.buffer`.
+   * Node's own Buffers are: mind `byteOffset` before you use `.buffer`, and copy them before you transfer them.
    */
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** The version of the endpoint that answered. */
@@ -40,8 +42,15 @@ export class HandlerResponse {
 const SLAB_BYTES = 8192;
 const LARGEST_IN_SLAB = SLAB_BYTES / 4;
 
-let slab = new Uint8Array(SLAB_BYTES);
+let slab = newSlab();
 let slabUsed = 0;
+
+/** Never transferred: that would take the other responses in it along. */
+function newSlab(): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(SLAB_BYTES);
+  markAsUntransferable(bytes.buffer);
+  return bytes;
+}
 
 /**
  * A copy of bytes that lie in shared memory. Small copies share slabs: an allocation each would cost four
@@ -57,8 +66,9 @@ export function copyOut(
     copy.set(shared.subarray(start, start + length));
     return copy;
   }
-  if (slabUsed + length > SLAB_BYTES) {
-    slab = new Uint8Array(SLAB_BYTES);
+  // A slab that its holder has detached all the same has length 0.
+  if (slabUsed + length > slab.length) {
+    slab = newSlab();
     slabUsed = 0;
   }
   const copy = new Uint8Array(slab.buffer, slabUsed, length);

@@ -11,6 +11,7 @@ import type { DrainReport } from './drain-report.js';
 import { type DropReason, LoadTimeoutError } from './errors.js';
 import type { Report } from './events.js';
 import { guardAtExit, unguardAtExit } from './exit-guard.js';
+import { prepareExit } from './exit-process.js';
 import type { KeepAlive } from './keep-alive.js';
 import type { HandlerInfo } from './lane-protocol.js';
 import { type LaneCounts, Lanes } from './lanes.js';
@@ -43,7 +44,7 @@ export interface LoadedHandler {
   readonly id: string;
   /** 1 for the first load of the endpoint, one more for each later one. */
   readonly version: number;
-  /** The library as the caller named it. */
+  /** The library's absolute path. What was loaded is a private copy of it. */
   readonly path: string;
   /** SHA-256 of what was loaded: 64 lower-case hexadecimal digits. */
   readonly sha256: string;
@@ -64,6 +65,13 @@ export interface LoadedHandler {
   execute(
     context: RequestContext | undefined,
     request: RequestPayload,
+    options?: ExecuteOptions,
+  ): Promise<HandlerResponse>;
+  /** The same with a timeout in milliseconds; `Infinity` for none. */
+  executeWithTimeout(
+    context: RequestContext | undefined,
+    request: RequestPayload,
+    timeoutMs: number,
     options?: ExecuteOptions,
   ): Promise<HandlerResponse>;
 }
@@ -90,13 +98,11 @@ export interface VersionParts {
 
 /** A drain in progress. */
 interface Drain {
-  readonly reason: DropReason;
   readonly sinceMs: number;
   /** Answered by the handler before the drain began. */
   readonly answeredBefore: number;
   readonly droppedBefore: number;
   readonly settle: (report: DrainReport) => void;
-  readonly settled: Promise<DrainReport>;
   timer: NodeJS.Timeout | null;
   reported: boolean;
 }
@@ -129,10 +135,13 @@ export class Version implements LoadedHandler {
     this.#copy = copy;
     this.#keepAlive = keepAlive;
     this.#report = report;
-    this.#ring = new RingProducer({
-      slots: Math.ceil(options.maxInFlight / 32) * 32,
-      lanes: options.threads + options.maxStuckLanes,
-    });
+    this.#ring = new RingProducer(
+      {
+        slots: Math.ceil(options.maxInFlight / 32) * 32,
+        lanes: options.threads + options.maxStuckLanes,
+      },
+      options.maxInFlight,
+    );
     const regions = new RegionTable((message) => this.#lanes.announce(message));
     this.#dispatcher = new Dispatcher({
       identity,
@@ -183,6 +192,7 @@ export class Version implements LoadedHandler {
     const { loadTimeoutMs } = this.options;
     guardAtExit(this.#ring);
     try {
+      await prepareExit();
       this.info = await pTimeout(this.#lanes.start(), {
         milliseconds: loadTimeoutMs,
         signal,
@@ -285,12 +295,10 @@ export class Version implements LoadedHandler {
     const { promise: settled, resolve: settle } = deferred<DrainReport>();
     const { succeeded, failed, badResponse, dropped } = this.#dispatcher.totals;
     this.#drain = {
-      reason,
       sinceMs: performance.now(),
       answeredBefore: succeeded + failed + badResponse,
       droppedBefore: dropped,
       settle,
-      settled,
       timer: null,
       reported: false,
     };
@@ -382,9 +390,9 @@ export class Version implements LoadedHandler {
         'the library is still mapped after its last lane has unloaded it: it has unique symbols (C++ inline or template statics) or thread-local destructors; see docs/abi.md',
       unverified: 'this platform does not tell what is mapped',
     }[library];
-    this.#report('retired', { ...this.#identity, report: this.#reportNow(drain, library, said) });
-    // First those who keep count of versions, then those who wait for the report.
+    // First those who keep count of versions, then those who listen and those who wait for the report.
     this.#retired.resolve();
+    this.#report('retired', { ...this.#identity, report: this.#reportNow(drain, library, said) });
     this.#settleReport(drain, library, said);
   }
 

@@ -6,8 +6,7 @@
  * is terminated inside it takes the process down.
  */
 
-import type { MessagePort } from 'node:worker_threads';
-import type { LaneExit, LaneMessage, LaneTask } from '../src/lane-protocol.js';
+import type { LaneMessage, LaneTask } from '../src/lane-protocol.js';
 import { NOTHING, RingConsumer } from '../src/ring/consumer.js';
 import type { CallFrame } from './call-frame.js';
 import type { NativeLibrary } from './native-library.js';
@@ -15,7 +14,7 @@ import { Server } from './server.js';
 
 type NativeModule = typeof import('./native-library.js');
 
-export default async function lane(task: LaneTask): Promise<LaneExit> {
+export default async function lane(task: LaneTask): Promise<void> {
   const { port } = task;
   const tell = (message: LaneMessage): void => port.postMessage(message);
   const ring = new RingConsumer(task.memory, task.shape, task.lane, () => tell(null));
@@ -25,21 +24,24 @@ export default async function lane(task: LaneTask): Promise<LaneExit> {
   const { CallFrame } = await import('./call-frame.js');
   const memory = new native.NativeMemory(task.stackBytes);
   const library = open(native, task, ring, tell);
-  if (library === null) return leave(port, 'refused');
-  const frame = new CallFrame(memory, native.ABI_VERSION);
-  const server = new Server(memory, library, frame, ring, task);
-  const ready = ring.initialiseOnce(() => initialise(library, frame, server, tell));
-  if (ready) tell({ type: 'ready', info: library.info() });
-  ring.leaveCritical();
-
-  if (ready) serve(ring, server);
-
-  ring.enterCritical();
-  // The last to let go still has the library mapped: shutting down happens before anyone's last unload.
-  if (ring.letGo()) library.shutDown();
-  library.unload();
-  ring.leaveCritical();
-  return leave(port, ready ? 'stopped' : 'refused');
+  if (library === null) return port.close();
+  try {
+    const frame = new CallFrame(memory, native.ABI_VERSION);
+    const server = new Server(memory, library, frame, ring, task);
+    // Asked after `hold`: whoever leaves after this sees that it is not the last, so shutting down and initialising never overlap.
+    const ready =
+      !ring.leaving && ring.initialiseOnce(() => initialise(library, frame, server, tell));
+    if (ready) tell({ type: 'ready', info: library.info() });
+    ring.leaveCritical();
+    if (ready) serve(ring, server);
+  } finally {
+    ring.enterCritical();
+    // The last to let go still has the library mapped: shutting down happens before anyone's last unload.
+    if (ring.letGo()) library.shutDown();
+    library.unload();
+    ring.leaveCritical();
+  }
+  port.close();
 }
 
 function serve(ring: RingConsumer, server: Server): void {
@@ -89,9 +91,4 @@ function initialise(
     failure: { kind: 'init-failed', code, message: server.readMessage() },
   });
   return false;
-}
-
-function leave(port: MessagePort, exit: LaneExit): LaneExit {
-  port.close();
-  return exit;
 }

@@ -6,6 +6,7 @@
  * is also the fast way (struct arguments cost ten times as much).
  */
 
+import { existsSync } from 'node:fs';
 import koffi, { type LibraryHandle, type TypeObject } from 'koffi';
 import type { HandlerInfo, LoadFailure } from '../src/lane-protocol.js';
 
@@ -16,12 +17,13 @@ export const ABI_VERSION = 1;
 const loadCRuntime = (): LibraryHandle =>
   koffi.load(process.platform === 'win32' ? 'ucrtbase.dll' : null);
 
-/** Ends the process at once, without waiting for threads that are stuck in native code. */
-export function exitWithoutWaiting(code: number): never {
-  const exit = loadCRuntime().func('_exit', 'void', ['int']);
-  exit(code);
-  throw new Error('_exit returned');
+/** A function that ends the process at once, without waiting for threads that are stuck in native code. */
+export function bindExit(): (code: number) => void {
+  return loadCRuntime().func('_exit', 'void', ['int']);
 }
+
+/** Piscina may give a later lane the thread of an earlier one. */
+let configured = false;
 
 /** Access to plain memory by address. */
 export class NativeMemory {
@@ -32,7 +34,8 @@ export class NativeMemory {
   /** `stackBytes` is the stack that native calls of this thread will run on. */
   constructor(stackBytes: number) {
     // koffi accepts this only before the thread's first load.
-    koffi.config({ sync_stack_size: stackBytes });
+    if (!configured) koffi.config({ sync_stack_size: stackBytes });
+    configured = true;
     const runtime = loadCRuntime();
     this.copy = runtime.func('memcpy', 'void', ['uintptr_t', 'uintptr_t', 'size_t']);
     this.#moveViews = runtime.func('memmove', 'uintptr_t', ['uint8_t *', 'uint8_t *', 'size_t']);
@@ -164,7 +167,8 @@ function openLibrary(path: string): LibraryHandle {
     const missing =
       /cannot open shared object file|undefined symbol|symbol not found|Library not loaded/i;
     throw new LibraryRefused({
-      kind: missing.test(message) ? 'missing-dependency' : 'loader',
+      // If the library itself is gone, the loader says the same as of a dependency.
+      kind: missing.test(message) && existsSync(path) ? 'missing-dependency' : 'loader',
       message,
     });
   }

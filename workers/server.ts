@@ -157,18 +157,22 @@ export class Server {
         this.#post(slot, address, length);
       }
     }
-    if (address !== this.#windowAddress) this.#library.release?.(frame.response);
+    if (this.#isOwn(address)) this.#library.release?.(frame.response);
   }
 
   /** What is wrong with the memory that the handler says holds its response; null if nothing can be told. */
   #responseDefect(length: number): string | null {
     const address = this.#frame.responseAddress;
     if (address === 0) return length === 0 ? null : `a null pointer with ${length} bytes`;
+    if (this.#isOwn(address)) return null;
+    const room = this.#window.length - (address - this.#windowAddress);
+    return length > room ? `${length} bytes in ${room} bytes of the host's memory` : null;
+  }
+
+  /** Whether an address is memory of the handler's own, which it wants back. */
+  #isOwn(address: number): boolean {
     const offset = address - this.#windowAddress;
-    const inWindow = offset >= 0 && offset < this.#window.length;
-    return inWindow && offset + length > this.#window.length
-      ? `${length} bytes in ${this.#window.length - offset} bytes of the host's memory`
-      : null;
+    return address !== 0 && (offset < 0 || offset >= this.#window.length);
   }
 
   #copyToRoom(slot: number, address: number, length: number): void {

@@ -68,9 +68,12 @@ export class RingConsumer {
       Atomics.store(words, this.#record + LANE.SLOT, slot + 1);
       if (Atomics.compareExchange(words, CONTROL.HEAD, head, (head + 1) | 0) !== head) continue;
       const at = slotAt(layout, slot);
-      words[at + SLOT.LANE] = this.#lane;
       const before = Atomics.compareExchange(words, at + SLOT.STATE, STATE.QUEUED, STATE.RUNNING);
-      if (before === STATE.QUEUED) return slot;
+      if (before === STATE.QUEUED) {
+        // Only now: a slot met twice may be another lane's. The host reads it once the call is late or done.
+        words[at + SLOT.LANE] = this.#lane;
+        return slot;
+      }
       // A slot that was queued again for a lane that died can be met twice: then it is not ours.
       if (before === STATE.WITHDRAWN) this.#skip(slot, at);
       else Atomics.store(words, this.#record + LANE.SLOT, 0);
@@ -141,8 +144,8 @@ export class RingConsumer {
       while (this.#nothingNew(mailRead)) {
         if (performance.now() - sinceMs > WATCH_MS) break;
       }
-    }
-    Atomics.store(words, wait, WAIT.ASLEEP);
+      Atomics.compareExchange(words, wait, WAIT.WATCHING, WAIT.ASLEEP);
+    } else Atomics.store(words, wait, WAIT.ASLEEP);
     if (this.#nothingNew(mailRead)) Atomics.wait(words, wait, WAIT.ASLEEP);
     Atomics.store(words, wait, WAIT.NO);
     this.#watches = performance.now() - sinceMs <= WATCH_MS;

@@ -101,7 +101,7 @@ export const LANE = {
   WAIT: 0,
   /** The slot the lane has taken, plus 1; 0 if none. Lane writes, host reads if the lane dies. */
   SLOT: 1,
-  /** 1 while the lane is inside koffi in a way that must not be terminated. Lane writes. */
+  /** 1 while the thread must not be terminated: it starts, or is inside koffi. Host sets, lane writes. */
   CRITICAL: 2,
   /** 1 when this lane alone is to leave: it was replaced. Host writes. */
   DISMISSED: 3,

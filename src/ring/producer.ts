@@ -38,9 +38,11 @@ export class RingProducer {
   readonly bytes: Uint8Array;
   /** Free slots as a stack: the one used last is used next, while it is still in the caches. */
   readonly #free: Int32Array;
+  readonly #limit: number;
   #freeCount: number;
 
-  constructor(shape: RingShape) {
+  /** `limit` is how many slots may be taken at once, if fewer than there are. */
+  constructor(shape: RingShape, limit = shape.slots) {
     assert(shape.slots > 0 && shape.slots % 32 === 0, 'slots come in multiples of 32');
     this.layout = ringLayout(shape);
     this.memory = reserveShared(this.layout.totalBytes);
@@ -49,8 +51,9 @@ export class RingProducer {
       doubles: this.doubles,
       bytes: this.bytes,
     } = ringViews(this.memory, this.layout));
-    this.#freeCount = shape.slots;
-    this.#free = Int32Array.from({ length: shape.slots }, (_, index) => shape.slots - 1 - index);
+    this.#limit = limit;
+    this.#freeCount = limit;
+    this.#free = Int32Array.from({ length: limit }, (_, index) => limit - 1 - index);
   }
 
   // ---- The request ledger ----------------------------------------------------------------------
@@ -87,7 +90,7 @@ export class RingProducer {
 
   /** Slots that are not free. */
   get taken(): number {
-    return this.layout.slots - this.#freeCount;
+    return this.#limit - this.#freeCount;
   }
 
   /** A free slot, now the caller's to fill and `submit`, or `NO_SLOT`. */
@@ -197,11 +200,19 @@ export class RingProducer {
   #wakeOne(): void {
     let asleep = NO_LANE;
     for (let lane = 0; lane < this.layout.lanes; lane++) {
-      const wait = Atomics.load(this.words, laneAt(this.layout, lane) + LANE.WAIT);
+      const at = laneAt(this.layout, lane);
+      if (Atomics.load(this.words, at + LANE.DISMISSED) !== 0) continue;
+      const wait = Atomics.load(this.words, at + LANE.WAIT);
       if (wait === WAIT.WATCHING && this.#claim(lane, WAIT.WATCHING)) return;
       if (wait === WAIT.ASLEEP && asleep === NO_LANE) asleep = lane;
     }
     if (asleep !== NO_LANE) this.#wake(asleep);
+  }
+
+  /** What a lane was claimed for that now leaves is another's. */
+  #wakeForQueued(): void {
+    const { words } = this;
+    if (Atomics.load(words, CONTROL.HEAD) !== Atomics.load(words, CONTROL.TAIL)) this.#wakeOne();
   }
 
   #wake(lane: number): void {
@@ -240,10 +251,19 @@ export class RingProducer {
   dismiss(lane: number): void {
     Atomics.store(this.words, laneAt(this.layout, lane) + LANE.DISMISSED, 1);
     this.#wake(lane);
+    this.#wakeForQueued();
   }
 
-  /** Makes a lane's record new for the next thread that uses it. */
-  resetLane(lane: number): void {
+  /**
+   * Makes a lane's record ready for a thread that is about to start. It must not be terminated from the first moment: Node
+   * aborts also if a thread ends while its module is being loaded.
+   */
+  prepareLane(lane: number): void {
+    this.#resetLane(lane);
+    Atomics.store(this.words, laneAt(this.layout, lane) + LANE.CRITICAL, 1);
+  }
+
+  #resetLane(lane: number): void {
     const at = laneAt(this.layout, lane);
     for (const field of Object.values(LANE)) Atomics.store(this.words, at + field, 0);
   }
@@ -263,7 +283,8 @@ export class RingProducer {
       const last = Atomics.sub(this.words, CONTROL.HOLDERS, 1) === 1;
       if (last) Atomics.store(this.words, CONTROL.LIBRARY, LIBRARY.NEW);
     }
-    this.resetLane(lane);
+    this.#resetLane(lane);
+    this.#wakeForQueued();
     if (slot === NO_SLOT) return NO_SLOT;
     const state = slotAt(this.layout, slot) + SLOT.STATE;
     switch (Atomics.load(this.words, state)) {
