@@ -205,3 +205,23 @@ test('await using closes', async (t) => {
   }
   t.is(handler.state, 'retired');
 });
+
+test('closing at once counts what it drops', async (t) => {
+  const registry = await makeRegistry(t, { threads: 1, cancelGraceMs: 10 });
+  await registry.load('gate');
+  const gates = gateMaker(t)(3);
+  const outcomes = gates.map((gate) => failure(registry.execute('gate', {}, gate.request)));
+  await gates[0]?.untilEntered();
+
+  const closing = registry.close({ timeoutMs: 0 });
+  for (const gate of gates) gate.open();
+
+  t.is((await closing).dropped, 3);
+  for (const outcome of outcomes) t.like(await outcome, { code: 'ERR_HANDLER_DROPPED' });
+});
+
+test('a bad timeout rejects, and the registry stays open', async (t) => {
+  const registry = await makeRegistry(t, {});
+  t.like(await failure(registry.close({ timeoutMs: -1 })), { code: 'ERR_HANDLER_INVALID_OPTION' });
+  await t.notThrowsAsync(registry.load('echo'));
+});

@@ -438,6 +438,57 @@ for (const [what, wake] of Object.entries(wakers)) {
   }
 }
 
+// ---- Which lane is woken ------------------------------------------------------------------------------
+
+const waitOf = (world: World, lane: number) =>
+  Atomics.load(world.ring.words, laneAt(world.ring.layout, lane) + LANE.WAIT);
+const setWait = (world: World, lane: number, wait: number) =>
+  Atomics.store(world.ring.words, laneAt(world.ring.layout, lane) + LANE.WAIT, wait);
+
+test('a lane that watches is preferred to one that sleeps, and each is claimed once', (t) => {
+  const world = new World();
+  setWait(world, 0, WAIT.ASLEEP);
+  setWait(world, 1, WAIT.WATCHING);
+  world.submit();
+  t.deepEqual([waitOf(world, 0), waitOf(world, 1)], [WAIT.ASLEEP, WAIT.NO]);
+  world.submit();
+  t.deepEqual([waitOf(world, 0), waitOf(world, 1)], [WAIT.NO, WAIT.NO]);
+});
+
+test('a lane that was told to leave is not claimed for work', (t) => {
+  const world = new World();
+  setWait(world, 0, WAIT.WATCHING);
+  setWait(world, 1, WAIT.ASLEEP);
+  world.ring.dismiss(0);
+  world.submit();
+  t.is(waitOf(world, 1), WAIT.NO);
+});
+
+for (const [how, lose] of Object.entries<(world: World) => void>({
+  dismissed: (world) => world.ring.dismiss(0),
+  buried: (world) => void world.ring.bury(0),
+})) {
+  test(`what a lane was claimed for that is then ${how} wakes another`, (t) => {
+    const world = new World();
+    setWait(world, 0, WAIT.WATCHING);
+    setWait(world, 1, WAIT.ASLEEP);
+    world.submit();
+    t.is(waitOf(world, 1), WAIT.ASLEEP);
+    lose(world);
+    t.is(waitOf(world, 1), WAIT.NO);
+  });
+}
+
+test('a limit below the number of slots is kept', (t) => {
+  const ring = new RingProducer({ slots: 32, lanes: 1 }, 3);
+  const slots = [ring.takeSlot(), ring.takeSlot(), ring.takeSlot()];
+  t.is(new Set(slots).size, 3);
+  t.is(ring.takeSlot(), NO_SLOT);
+  t.is(ring.taken, 3);
+  for (const slot of slots) ring.freeSlot(slot);
+  t.is(ring.taken, 0);
+});
+
 // ---- Dying lanes ---------------------------------------------------------------------------------------
 
 class Death extends Error {}
