@@ -1,5 +1,6 @@
 /** The registry: the public face of the library. Finds the endpoint, the endpoint does the work. */
 
+import { setMaxListeners } from 'node:events';
 import { join } from 'node:path';
 import { settledWithin } from './deferred.js';
 import type { DrainReport } from './drain-report.js';
@@ -130,6 +131,8 @@ export class HandlerRegistry extends RegistryEmitter {
   constructor(options: RegistryOptions = {}) {
     super();
     this.#options = resolveRegistryOptions(options);
+    // Every load that is going on listens.
+    setMaxListeners(0, this.#closing.signal);
     this.#store = new LibraryStore({ cacheDir: this.#options.cacheDir });
     const { cleanupIntervalMs } = this.#options;
     this.#sweep =
