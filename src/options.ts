@@ -4,6 +4,7 @@
 
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
+import type { ResourceLimits } from 'node:worker_threads';
 import { InvalidOptionError } from './errors.js';
 
 /** Options of one endpoint's versions. Given to the registry they are the default for all endpoints. */
@@ -30,8 +31,8 @@ export interface EndpointOptions {
   maxDrainingVersions?: number;
   /** Stack for native code, in bytes: 64 KiB to 16 MiB. Default 2 MiB. */
   stackBytes?: number;
-  /** Limits of each lane's JavaScript heap, as for `worker_threads`. Default: none. */
-  resourceLimits?: import('node:worker_threads').ResourceLimits;
+  /** Limits of each lane's JavaScript heap, as for `worker_threads`; a lane needs about 8 MiB. Default: none. */
+  resourceLimits?: ResourceLimits;
 }
 
 /** Options of a registry. */
@@ -153,8 +154,25 @@ export function resolveEndpointOptions(
   }
   const limits =
     given['resourceLimits'] === undefined ? base?.resourceLimits : given['resourceLimits'];
-  if (limits !== undefined) resolved['resourceLimits'] = asObject(limits, 'resourceLimits');
+  if (limits !== undefined) {
+    checkLimits(limits);
+    resolved['resourceLimits'] = limits;
+  }
   return resolved as unknown as ResolvedEndpointOptions;
+}
+
+/** With less, V8 ends the whole process, not the thread, when a lane starts. */
+const LEAST_OLD_GENERATION_MB = 4;
+
+function checkLimits(limits: unknown): void {
+  const { maxOldGenerationSizeMb } = asObject(limits, 'resourceLimits') as ResourceLimits;
+  number('resourceLimits.maxOldGenerationSizeMb', maxOldGenerationSizeMb, {
+    default: 0,
+    min: LEAST_OLD_GENERATION_MB,
+    max: Number.MAX_SAFE_INTEGER,
+    unit: 'MiB',
+    whole: false,
+  });
 }
 
 /**

@@ -198,3 +198,12 @@ test('a path is a string with something in it', (t) => {
     t.is(error.option, 'path');
   }
 });
+
+test('a heap so small that V8 would end the process is refused', (t) => {
+  const tooSmall = { resourceLimits: { maxOldGenerationSizeMb: 3 } };
+  t.throws(() => resolveEndpointOptions(tooSmall), { code: 'ERR_HANDLER_INVALID_OPTION' });
+  t.notThrows(() => resolveEndpointOptions({ resourceLimits: { maxOldGenerationSizeMb: 4 } }));
+  t.throws(() => resolveEndpointOptions({ resourceLimits: null as never }), {
+    code: 'ERR_HANDLER_INVALID_OPTION',
+  });
+});
