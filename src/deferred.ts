@@ -3,7 +3,6 @@
 import pTimeout from 'p-timeout';
 
 /** A promise and the two functions that settle it: `Promise.withResolvers`, which Node 20 lacks. */
-
 export interface Deferred<T> {
   readonly promise: Promise<T>;
   readonly resolve: (value: T) => void;

@@ -433,17 +433,20 @@ export class Dispatcher {
   /** Answers everything that is left, because the version is being taken away. */
   dropAll(reason: DropReason): void {
     this.collect();
-    this.#giveUpAll((pending, phase) => {
-      this.#totals.dropped += 1;
-      this.#reject(pending, requestErrors.dropped(this.#identity, reason, phase));
-    });
+    for (const pending of this.#all()) {
+      if (pending.answered) continue;
+      this.#giveUp(pending, (phase) => {
+        this.#totals.dropped += 1;
+        this.#reject(pending, requestErrors.dropped(this.#identity, reason, phase));
+      });
+    }
     this.#hooks.requestLeft();
   }
 
   /** Refuses new requests and answers the queued ones, because no lane is left that could take them. */
   becomeStuck(stuckLanes: number): void {
     this.#allStuck = stuckLanes;
-    for (const pending of [...this.#waiting, ...this.#inSlots()]) {
+    for (const pending of this.#all()) {
       if (pending.answered || (pending.slot !== NO_SLOT && !this.#ring.withdraw(pending.slot)))
         continue;
       if (pending.slot === NO_SLOT) this.#leaveQueue(pending);
@@ -458,10 +461,9 @@ export class Dispatcher {
     this.#allStuck = null;
   }
 
-  #giveUpAll(answer: (pending: Pending, phase: TimeoutPhase) => void): void {
-    for (const pending of [...this.#waiting, ...this.#inSlots()]) {
-      if (!pending.answered) this.#giveUp(pending, (phase) => answer(pending, phase));
-    }
+  /** Every request there is, as a list of its own: what is done to one may move others. */
+  #all(): Pending[] {
+    return [...this.#waiting, ...this.#inSlots()];
   }
 
   #inSlots(): Pending[] {
