@@ -1,206 +1,198 @@
 /**
  * Question: how many 128-byte requests a second does one lane answer, and how long does one take alone?
  *
- * Predicted: dispatch through shared memory costs the main thread about a microsecond, where a pool that posts
- * messages costs it twenty to fifty. So with 64 outstanding the engine does at least 20 times Piscina's throughput,
- * alone it takes at most a third of its time, and a timeout a request costs at most half as much again.
- *
- * Method: rounds interleaved between contenders, each in a fresh process, after a warm-up; medians.
+ * Predicted: dispatch through shared memory costs the main thread about a microsecond, where a pool that posts messages
+ * costs it ten to fifty. So with 64 or 1,024 outstanding the engine does at least 40 times Piscina's throughput and 8 times
+ * that of the best configured pool. Alone it takes a third of the best pool's time, because two thread wake-ups are left and
+ * nothing else.
  */
 
-import { fork } from 'node:child_process';
-import { availableParallelism, cpus } from 'node:os';
-import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
-import { SingleBar } from 'cli-progress';
-import { type ContenderName, contenders } from './contenders.js';
+import { build } from 'hdr-histogram-js';
+import {
+  type ContenderName,
+  contenderNames,
+  contenders,
+  peerNames,
+  startContender,
+} from './contenders/index.js';
+import { pingPong } from './contenders/ping-pong.js';
+import { alone, throughput as throughputOf } from './harness/closed-loop.js';
+import { latencyReport } from './harness/latency-report.js';
+import type { Level, Measurement, Question, Results, Table, Trial } from './harness/question.js';
+import { makeRequest } from './harness/requests.js';
+import { amount, withSpread } from './harness/text.js';
+import { bindWork, buildNative } from './native/library.js';
 
 const REQUEST_BYTES = 128;
-const OUTSTANDING = [64, 1024, 1] as const;
+const OUTSTANDING = [64, 1024] as const;
 
-/** One contender in one round. */
-interface Sample {
-  contender: ContenderName;
-  /** Requests a second by requests outstanding. */
-  rates: Record<string, number>;
-}
+const LIMITS = {
+  directLoop: 'limit: direct call in a bare loop',
+  pingPongSleep: 'limit: two threads, sleeping',
+  pingPongSpin: 'limit: two threads, spinning',
+} as const;
 
-const { values } = parseArgs({
-  options: {
-    help: { type: 'boolean', short: 'h', default: false },
-    json: { type: 'boolean', default: false },
-    quick: { type: 'boolean', default: false },
-    rounds: { type: 'string' },
-    // How the parent starts a round; not for people.
-    round: { type: 'string' },
+type LimitName = keyof typeof LIMITS;
+
+export const throughput: Question = {
+  name: 'throughput',
+  question: `How many ${REQUEST_BYTES}-byte requests a second does one lane answer, and how long does one take alone?`,
+  predicted:
+    'At least 40 times Piscina and 8 times the best configured pool with 64 or 1,024 outstanding; alone at most 0.4 of the best pool.',
+  rounds: 5,
+  trials: () => [
+    ...contenderNames.map((contender) => ({ contender })),
+    ...Object.keys(LIMITS).map((limit) => ({ limit })),
+  ],
+  measure: (trial, mode) => {
+    const durationMs = mode === 'quick' ? 50 : 600;
+    return 'limit' in trial
+      ? measureLimit(trial['limit'] as LimitName, durationMs)
+      : measureContender(trial['contender'] as ContenderName, durationMs);
   },
-});
+  answer: (results) => ({ tables: [tableOf(results)], plots: [], levels: levelsOf(results) }),
+};
 
-if (values.help) {
-  console.log(`npm run bench:throughput -- [--quick] [--rounds N] [--json]
-
-Measures how many ${REQUEST_BYTES}-byte requests a second one lane echoes, and how long one takes alone,
-against Piscina and against calling the native function directly.
-
-  --rounds N   rounds of each contender (default 5)
-  --quick      one short round, to see that it runs
-  --json       print the result as JSON`);
-} else if (values.round !== undefined) {
-  process.send?.(await measure(values.round as ContenderName, values.quick));
-} else {
-  await main();
-}
-
-/** In the child: one contender, one round. */
-async function measure(name: ContenderName, quick: boolean): Promise<Sample> {
-  const contender = await contenders[name]();
-  const rates: Record<string, number> = {};
-  const durationMs = quick ? 100 : 1000;
-  const request = new Uint8Array(REQUEST_BYTES).map((_, index) => index * 7);
+async function measureContender(name: ContenderName, durationMs: number): Promise<Measurement> {
+  const contender = await startContender(name, { threads: 1 });
+  const request = makeRequest(REQUEST_BYTES);
+  const measurement: Measurement = {};
+  const { p50Us, p99Us } = await alone(contender, { request, durationMs });
+  measurement['aloneP50Us'] = p50Us;
+  measurement['aloneP99Us'] = p99Us;
   for (const outstanding of OUTSTANDING) {
-    await rate(contender.call, request, outstanding, durationMs / 2);
-    rates[outstanding] = await rate(contender.call, request, outstanding, durationMs);
+    const { perSecond, loopDelayP99Ms } = await throughputOf(contender, {
+      request,
+      outstanding,
+      durationMs,
+    });
+    measurement[`perSecond${outstanding}`] = perSecond;
+    measurement[`loopDelayP99Ms${outstanding}`] = loopDelayP99Ms;
   }
   await contender.close();
-  return { contender: name, rates };
+  return measurement;
 }
 
-/** Requests a second with so many outstanding. Every response is checked. */
-async function rate(
-  call: (request: Uint8Array) => Promise<Uint8Array> | Uint8Array,
-  request: Uint8Array,
-  outstanding: number,
-  durationMs: number,
-): Promise<number> {
-  const startedMs = performance.now();
-  const endMs = startedMs + durationMs;
-  let done = 0;
-  const client = async () => {
-    while ((done & 31) !== 0 || performance.now() < endMs) {
-      const response = await call(request);
-      if (response.length !== request.length || response[127] !== request[127]) {
+async function measureLimit(name: LimitName, durationMs: number): Promise<Measurement> {
+  if (name === 'directLoop') {
+    await buildNative();
+    const perSecond = directCallsPerSecond(durationMs);
+    return Object.fromEntries(OUTSTANDING.map((count) => [`perSecond${count}`, perSecond]));
+  }
+  const histogram = build({ highestTrackableValue: 60e9, numberOfSignificantValueDigits: 3 });
+  await pingPong(name === 'pingPongSpin' ? 'spin' : 'sleep', durationMs, (ns) =>
+    histogram.recordValue(ns),
+  );
+  const { p50Us, p99Us } = latencyReport(histogram);
+  return { aloneP50Us: p50Us, aloneP99Us: p99Us };
+}
+
+/** Nothing between two calls but the check of the answer: no promise, no event loop. */
+function directCallsPerSecond(durationMs: number): number {
+  const work = bindWork();
+  const request = makeRequest(REQUEST_BYTES);
+  const loop = (forMs: number) => {
+    const startedMs = performance.now();
+    let done = 0;
+    while ((done & 1023) !== 0 || performance.now() - startedMs < forMs) {
+      if (work(request)[REQUEST_BYTES - 1] !== request[REQUEST_BYTES - 1]) {
         throw new Error('the response is not the request');
       }
       done += 1;
     }
+    return (done / (performance.now() - startedMs)) * 1000;
   };
-  await Promise.all(Array.from({ length: outstanding }, client));
-  return (done / (performance.now() - startedMs)) * 1000;
+  loop(durationMs / 2);
+  return loop(durationMs);
 }
 
-async function main(): Promise<void> {
-  const rounds = values.quick ? 1 : Number(values.rounds ?? 5);
-  if (!Number.isInteger(rounds) || rounds < 1) {
-    console.error(`--rounds must be a whole number of at least 1; got ${values.rounds}`);
-    process.exitCode = 2;
-    return;
-  }
-  const names = Object.keys(contenders) as ContenderName[];
-  const bar = new SingleBar({ format: '{bar} {value}/{total} {contender}', clearOnComplete: true });
-  if (process.stderr.isTTY) bar.start(rounds * names.length, 0, { contender: '' });
-  const samples: Sample[] = [];
-  for (let round = 0; round < rounds; round++) {
-    for (const contender of names) {
-      bar.update({ contender });
-      samples.push(await inFreshProcess(contender));
-      bar.increment();
-    }
-  }
-  bar.stop();
-  const medians = Object.fromEntries(
-    names.map((name) => [name, medianRates(samples.filter(({ contender }) => contender === name))]),
-  ) as Record<ContenderName, Record<string, number>>;
-  const result = {
-    question: 'throughput',
-    node: process.version,
-    cpu: cpus()[0]?.model ?? 'unknown',
-    cores: availableParallelism(),
-    rounds,
-    medians,
-    levels: levels(medians),
-    samples,
-  };
-  if (values.json) console.log(JSON.stringify(result, null, 2));
-  else print(result);
-}
-
-function inFreshProcess(contender: ContenderName): Promise<Sample> {
-  return new Promise((resolve, reject) => {
-    const child = fork(fileURLToPath(import.meta.url), [
-      '--round',
-      contender,
-      ...(values.quick ? ['--quick'] : []),
-    ]);
-    child.once('message', (sample) => resolve(sample as Sample));
-    child.once('exit', (code) => reject(new Error(`a round of ${contender} ended with ${code}`)));
-  });
-}
-
-function medianRates(samples: Sample[]): Record<string, number> {
-  return Object.fromEntries(
-    OUTSTANDING.map((outstanding) => [
-      outstanding,
-      median(samples.map(({ rates }) => rates[outstanding] ?? 0)),
-    ]),
-  );
-}
-
-function median(numbers: number[]): number {
-  const sorted = numbers.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1
-    ? (sorted[middle] ?? 0)
-    : ((sorted[middle - 1] ?? 0) + (sorted[middle] ?? 0)) / 2;
-}
-
-/** The ratios that this bench is about, with the level each is to reach. */
-function levels(medians: Record<ContenderName, Record<string, number>>) {
-  const engine = medians.changeover;
-  const timed = medians['changeover with a timeout'];
-  const piscina = medians['piscina, default'];
-  const ratio = (a: number | undefined, b: number | undefined) => (a ?? 0) / (b ?? 1);
+function rowsOf(results: Results): { label: string; trial: Trial }[] {
   return [
-    {
-      what: 'throughput, 64 outstanding, of Piscina',
-      ratio: ratio(engine[64], piscina[64]),
-      atLeast: 20,
-    },
-    { what: 'time alone, of Piscina', ratio: ratio(piscina[1], engine[1]), atMost: 1 / 3 },
-    { what: 'cost with a timeout, of without', ratio: ratio(engine[64], timed[64]), atMost: 1.5 },
+    ...results
+      .values<ContenderName>('contender')
+      .map((contender) => ({ label: contenders[contender].label, trial: { contender } })),
+    ...results
+      .values<LimitName>('limit')
+      .map((limit) => ({ label: LIMITS[limit], trial: { limit } })),
   ];
 }
 
-function print(result: {
-  node: string;
-  cpu: string;
-  cores: number;
-  rounds: number;
-  medians: Record<string, Record<string, number>>;
-  levels: { what: string; ratio: number; atLeast?: number; atMost?: number }[];
-}): void {
-  const { node, cpu, cores, rounds, medians } = result;
-  console.log(
-    `Node ${node}, ${cpu}, ${cores} cores; medians of ${rounds} rounds; ${REQUEST_BYTES}-byte echo, 1 lane\n`,
-  );
-  console.log(
-    `${''.padEnd(28)}${OUTSTANDING.map((n) => (n === 1 ? 'alone' : `${n} outstanding`).padStart(18)).join('')}`,
-  );
-  for (const [name, rates] of Object.entries(medians)) {
-    const cells = OUTSTANDING.map((outstanding) => {
-      const perSecond = rates[outstanding] ?? 0;
-      return outstanding === 1
-        ? `${(1e6 / perSecond).toFixed(1)} µs`.padStart(18)
-        : `${Math.round(perSecond).toLocaleString('en')}/s`.padStart(18);
-    });
-    console.log(`${name.padEnd(28)}${cells.join('')}`);
-  }
-  console.log('');
-  for (const { what, ratio, atLeast, atMost } of result.levels) {
-    const level =
-      atLeast === undefined ? `at most ${(atMost ?? 0).toFixed(2)}` : `at least ${atLeast}`;
-    const reached = atLeast === undefined ? ratio <= (atMost ?? 0) : ratio >= atLeast;
-    console.log(
-      `${what.padEnd(44)}${ratio.toFixed(2).padStart(8)}   ${level.padEnd(16)}${reached ? 'reached' : 'MISSED'}`,
-    );
-  }
+function tableOf(results: Results): Table {
+  const piscina = (key: string) => results.median({ contender: 'piscina' }, key);
+  return {
+    title: `${REQUEST_BYTES}-byte echo, one lane`,
+    columns: [
+      '',
+      ...OUTSTANDING.flatMap((count) => [
+        `${count} outstanding, /s`,
+        'of Piscina',
+        'loop delay p99, ms',
+      ]),
+      'alone p50, µs',
+      'alone p99, µs',
+    ],
+    rows: rowsOf(results).map(({ label, trial }) => [
+      label,
+      ...OUTSTANDING.flatMap((count) => {
+        const key = `perSecond${count}`;
+        const spread = results.spread(trial, key);
+        if (spread === null) return ['', '', ''];
+        return [
+          withSpread(spread),
+          `${amount(spread.median / piscina(key))}x`,
+          amount(results.median(trial, `loopDelayP99Ms${count}`)),
+        ];
+      }),
+      ...['aloneP50Us', 'aloneP99Us'].map((key) => {
+        const spread = results.spread(trial, key);
+        return spread === null ? '' : withSpread(spread);
+      }),
+    ]),
+    note: 'koffi on main is awaited like everyone else; the bare loop is the same call without a promise. Medians, with the lowest and highest round.',
+  };
+}
+
+function levelsOf(results: Results): Level[] {
+  const rate = (contender: string, count: number) =>
+    results.median({ contender }, `perSecond${count}`);
+  const aloneOf = (trial: Trial) => results.median(trial, 'aloneP50Us');
+  const engineAlone = aloneOf({ contender: 'changeover' });
+  return [
+    ...OUTSTANDING.flatMap((count) => {
+      const engine = rate('changeover', count);
+      const what = `${count} outstanding`;
+      return [
+        {
+          what: `${what}, of Piscina`,
+          value: engine / rate('piscina', count),
+          atLeast: 40,
+          unit: 'x',
+        },
+        {
+          what: `${what}, of the best pool, configured or not`,
+          value: engine / Math.max(...peerNames.map((peer) => rate(peer, count))),
+          atLeast: 8,
+          unit: 'x',
+        },
+        {
+          what: `${what}, of the direct call, awaited`,
+          value: engine / rate('koffiOnMain', count),
+          atLeast: 0.7,
+          unit: 'x',
+        },
+      ];
+    }),
+    {
+      what: 'alone, of the best pool',
+      value: engineAlone / Math.min(...peerNames.map((contender) => aloneOf({ contender }))),
+      atMost: 0.4,
+      unit: 'x',
+    },
+    {
+      what: 'alone, of two threads that sleep',
+      value: engineAlone / aloneOf({ limit: 'pingPongSleep' }),
+      atMost: 1.5,
+      unit: 'x',
+    },
+  ];
 }

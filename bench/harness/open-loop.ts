@@ -1,0 +1,127 @@
+/**
+ * Load by arrivals on a schedule, as from many users who do not know of each other. A request's time counts from when it
+ * was meant to be sent: if the sender or the pool falls behind, the wait is part of what is measured (no coordinated
+ * omission).
+ */
+
+import { build, type Histogram } from 'hdr-histogram-js';
+import type { Contender } from '../contenders/contender.js';
+import { type EventLoopReport, watchEventLoop } from './event-loop.js';
+import { type LatencyReport, latencyReport } from './latency-report.js';
+import { randomFrom } from './random.js';
+import { checkResponse } from './requests.js';
+
+export interface OpenLoop {
+  /** Requests a second on average; gaps are exponential (a Poisson process), from a seed. */
+  ratePerSecond: number;
+  durationMs: number;
+  /** The request number `index`. */
+  request(index: number): Uint8Array;
+  /**
+   * How the sender waits for the next arrival. `poll` looks at the clock in every turn of the event loop: exact to
+   * microseconds, and keeps the main thread busy. `timer` sleeps and sends what has become due: exact to a
+   * millisecond, and shows how busy the main thread is.
+   */
+  pacing: 'poll' | 'timer';
+  /** Called with each answer, if the caller wants more than the histogram. */
+  settled?(index: number, intendedMs: number, latencyMs: number, error: unknown): void;
+  /** Leaves out the first requests, which warm up. Default 0. */
+  warmUpMs?: number;
+  seed?: number;
+}
+
+export interface OpenLoopReport {
+  sent: number;
+  /** Answered requests a second, from the first arrival to the last answer. */
+  perSecond: number;
+  latency: LatencyReport;
+  histogram: Histogram;
+  /** How many were rejected, by error code. */
+  errors: Map<string, number>;
+  loop: EventLoopReport;
+}
+
+const HIGHEST_NS = 600e9;
+
+export async function openLoop(contender: Contender, load: OpenLoop): Promise<OpenLoopReport> {
+  const { ratePerSecond, durationMs, request, pacing, settled, warmUpMs = 0, seed = 1 } = load;
+  const random = randomFrom(seed);
+  const gapMs = () => (-Math.log(1 - random()) * 1000) / ratePerSecond;
+  const histogram = build({ highestTrackableValue: HIGHEST_NS, numberOfSignificantValueDigits: 3 });
+  const errors = new Map<string, number>();
+  const startMs = performance.now();
+  let dueMs = startMs + gapMs();
+  let sent = 0;
+  let answered = 0;
+  let outstanding = 0;
+  let lastAnswerMs = startMs;
+  let allSent = false;
+  let done: () => void = () => undefined;
+  const finished = new Promise<void>((resolve) => {
+    done = resolve;
+  });
+  let watched = watchEventLoop();
+
+  const send = async (index: number, intendedMs: number) => {
+    const bytes = request(index);
+    const measured = intendedMs - startMs >= warmUpMs;
+    outstanding += 1;
+    let error: unknown;
+    try {
+      checkResponse(bytes, await contender.call(bytes));
+    } catch (reason) {
+      error = reason;
+    }
+    const nowMs = performance.now();
+    outstanding -= 1;
+    if (measured) {
+      if (error === undefined) {
+        answered += 1;
+        lastAnswerMs = nowMs;
+        histogram.recordValue(Math.max(1, Math.round((nowMs - intendedMs) * 1e6)));
+      } else {
+        const code = codeOf(error);
+        errors.set(code, (errors.get(code) ?? 0) + 1);
+      }
+    }
+    settled?.(index, intendedMs - startMs, nowMs - intendedMs, error);
+    if (allSent && outstanding === 0) done();
+  };
+
+  let warm = warmUpMs === 0;
+  const tick = () => {
+    const nowMs = performance.now();
+    if (!warm && nowMs - startMs >= warmUpMs) {
+      warm = true;
+      watched();
+      watched = watchEventLoop();
+    }
+    while (dueMs <= nowMs && dueMs - startMs < durationMs) {
+      void send(sent++, dueMs);
+      dueMs += gapMs();
+    }
+    if (dueMs - startMs >= durationMs) {
+      allSent = true;
+      if (outstanding === 0) done();
+    } else if (pacing === 'poll') setImmediate(tick);
+    else setTimeout(tick, 0);
+  };
+  tick();
+  await finished;
+  const loop = watched();
+  return {
+    sent,
+    perSecond: (answered / (lastAnswerMs - startMs - warmUpMs)) * 1000,
+    latency: latencyReport(histogram),
+    histogram,
+    errors,
+    loop,
+  };
+}
+
+function codeOf(error: unknown): string {
+  if (error instanceof Error) {
+    return 'code' in error && typeof error.code === 'string' ? error.code : error.name;
+  }
+  return String(error);
+}

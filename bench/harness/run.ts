@@ -1,0 +1,56 @@
+/** Runs a question's trials: rounds interleaved, each trial in a fresh process. */
+
+import { fork } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import type { Measurement, Mode, Question, Sample, Trial } from './question.js';
+
+/** Far more than any trial takes; what is still running then hangs. */
+const TRIAL_TIMEOUT_MS = 300_000;
+
+export interface RunOptions {
+  mode: Mode;
+  rounds: number;
+  /** Called before each trial. */
+  progress(trial: Trial): void;
+}
+
+export async function run(question: Question, options: RunOptions): Promise<Sample[]> {
+  const samples: Sample[] = [];
+  const trials = question.trials(options.mode);
+  for (let round = 1; round <= options.rounds; round++) {
+    for (const trial of trials) {
+      options.progress(trial);
+      samples.push({ trial, round, ...(await inFreshProcess(question, trial, options.mode)) });
+    }
+  }
+  return samples;
+}
+
+/** What the process of a trial sends when it is done. */
+export type TrialOutcome = { measurement: Measurement } | { error: string };
+
+function inFreshProcess(question: Question, trial: Trial, mode: Mode): Promise<TrialOutcome> {
+  const script = fileURLToPath(new URL('./trial.js', import.meta.url));
+  const child = fork(script, [question.name, JSON.stringify(trial), mode], {
+    execArgv: ['--expose-gc'],
+    // As many threads for koffi's asynchronous calls as pools are given; the default is 4.
+    env: { ...process.env, UV_THREADPOOL_SIZE: String(trial['lanes'] ?? 1) },
+    // What peers print is not for the result.
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+  });
+  let printed = '';
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    printed = (printed + text).slice(-2000);
+  });
+  const hangs = setTimeout(() => child.kill('SIGKILL'), TRIAL_TIMEOUT_MS);
+  return new Promise((resolve) => {
+    let outcome: TrialOutcome | undefined;
+    child.once('message', (message) => {
+      outcome = message as TrialOutcome;
+    });
+    child.once('close', (code, signal) => {
+      clearTimeout(hangs);
+      resolve(outcome ?? { error: `the process ended with ${signal ?? code}\n${printed}`.trim() });
+    });
+  });
+}
