@@ -2,6 +2,9 @@
 
 import type { Question } from './harness/question.js';
 import { latency } from './latency.js';
+import { overload } from './overload.js';
+import { swap } from './swap.js';
 import { throughput } from './throughput.js';
+import { timeout } from './timeout.js';
 
-export const questions: readonly Question[] = [throughput, latency];
+export const questions: readonly Question[] = [throughput, latency, timeout, swap, overload];

@@ -23,11 +23,24 @@ export interface OpenLoop {
    * millisecond, and shows how busy the main thread is.
    */
   pacing: 'poll' | 'timer';
-  /** Called with each answer, if the caller wants more than the histogram. */
-  settled?(index: number, intendedMs: number, latencyMs: number, error: unknown): void;
+  /** Called with each outcome, if the caller wants more than the histogram. */
+  settled?(outcome: Outcome): void;
   /** Leaves out the first requests, which warm up. Default 0. */
   warmUpMs?: number;
   seed?: number;
+}
+
+/** How one request ended. */
+export interface Outcome {
+  index: number;
+  /** When it was meant to be sent, from the start of the load. */
+  intendedMs: number;
+  /** From when it was meant to be sent. */
+  latencyMs: number;
+  /** From when it was sent. */
+  sinceSentMs: number;
+  /** Undefined if it was answered. */
+  error: unknown;
 }
 
 export interface OpenLoopReport {
@@ -67,6 +80,7 @@ export async function openLoop(contender: Contender, load: OpenLoop): Promise<Op
     const measured = intendedMs - startMs >= warmUpMs;
     outstanding += 1;
     let error: unknown;
+    const sentMs = performance.now();
     try {
       checkResponse(bytes, await contender.call(bytes));
     } catch (reason) {
@@ -84,7 +98,13 @@ export async function openLoop(contender: Contender, load: OpenLoop): Promise<Op
         errors.set(code, (errors.get(code) ?? 0) + 1);
       }
     }
-    settled?.(index, intendedMs - startMs, nowMs - intendedMs, error);
+    settled?.({
+      index,
+      intendedMs: intendedMs - startMs,
+      latencyMs: nowMs - intendedMs,
+      sinceSentMs: nowMs - sentMs,
+      error,
+    });
     if (allSent && outstanding === 0) done();
   };
 

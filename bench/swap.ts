@@ -1,0 +1,207 @@
+/**
+ * Question: what do callers notice of a graceful swap under load?
+ *
+ * Predicted: nothing is lost. Starting the new version's threads takes some 50 ms of CPU time each, which on two cores competes
+ * with the requests, so the 99th percentile rises in that second, but to less than twice its usual; the main thread is
+ * not blocked for 5 ms.
+ */
+
+import { build, type Histogram } from 'hdr-histogram-js';
+import type { Contender } from './contenders/contender.js';
+import { startEngine } from './contenders/engine.js';
+import { startPiscina } from './contenders/piscina.js';
+import { watchEventLoop } from './harness/event-loop.js';
+import { latencyReport } from './harness/latency-report.js';
+import { type Outcome, openLoop } from './harness/open-loop.js';
+import type { Measurement, Question, Results, Table } from './harness/question.js';
+import { makeRequest } from './harness/requests.js';
+import { withSpread } from './harness/text.js';
+import { buildNative, workLibrary } from './native/library.js';
+
+const REQUEST_BYTES = 128;
+const LANES = 2;
+const BUCKET_MS = 100;
+
+/** What is on the way while versions are swapped. */
+const LOADS = {
+  light: { label: '2,000 echoes a second', ratePerSecond: 2000, callUs: 0 },
+  heavy: { label: '600 calls of 1 ms a second', ratePerSecond: 600, callUs: 1000 },
+} as const;
+
+type LoadName = keyof typeof LOADS;
+
+/** How each swaps. */
+const SWAPPERS = {
+  changeover: { label: 'changeover, swapGraceful', role: 'engine', start: startSwappingEngine },
+  piscina: {
+    label: 'Piscina, new pool, then close the old',
+    role: 'peer',
+    start: startSwappingPiscina,
+  },
+} as const;
+
+type SwapperName = keyof typeof SWAPPERS;
+
+interface Swapper extends Contender {
+  /** Replaces the version; settles when the new one serves and the old one is gone. */
+  swap(): Promise<unknown>;
+}
+
+export const swap: Question = {
+  name: 'swap',
+  question: 'What do callers notice of a graceful swap under load?',
+  predicted:
+    'Nothing is lost; p99 in the second around the swap is at most twice the usual; the main thread is not blocked for 5 ms.',
+  rounds: 5,
+  trials: () =>
+    Object.keys(LOADS).flatMap((load) =>
+      Object.keys(SWAPPERS).map((contender) => ({ contender, load, lanes: LANES })),
+    ),
+  measure: (trial, mode) =>
+    swapUnderLoad(
+      trial['contender'] as SwapperName,
+      trial['load'] as LoadName,
+      mode === 'quick' ? 600 : 6000,
+    ),
+  answer: (results) => ({
+    tables: [tableOf(results)],
+    plots: [],
+    levels: Object.entries(LOADS).flatMap(([load, { label }]) => {
+      const trial = { contender: 'changeover', load };
+      return [
+        {
+          what: `lost, ${label}`,
+          value: results.spread(trial, 'lost')?.max ?? Number.NaN,
+          atMost: 0,
+          unit: '',
+        },
+        {
+          what: `p99 around the swap, of the usual, ${label}`,
+          value: results.median(trial, 'p99Ratio'),
+          atMost: 2,
+          unit: 'x',
+        },
+        {
+          what: `main thread blocked at most, ${label}`,
+          value: results.median(trial, 'blockedMs'),
+          atMost: 5,
+          unit: 'ms',
+        },
+      ];
+    }),
+  }),
+};
+
+async function startSwappingEngine(): Promise<Swapper> {
+  const engine = await startEngine({ threads: LANES });
+  return {
+    ...engine,
+    swap: async () => (await engine.registry.swapGraceful('work', workLibrary)).drained,
+  };
+}
+
+/** As a careful user of a pool would write it: the new pool has answered before it gets any traffic. */
+async function startSwappingPiscina(): Promise<Swapper> {
+  let current = await startPiscina({ threads: LANES });
+  return {
+    call: (request) => current.call(request),
+    close: () => current.close(),
+    swap: async () => {
+      const next = await startPiscina({ threads: LANES });
+      const warm = Array.from({ length: LANES }, () => next.call(makeRequest(REQUEST_BYTES)));
+      await Promise.all(warm);
+      const old = current;
+      current = next;
+      await old.close();
+    },
+  };
+}
+
+const newHistogram = () =>
+  build({ highestTrackableValue: 60e9, numberOfSignificantValueDigits: 3 });
+
+async function swapUnderLoad(
+  name: SwapperName,
+  loadName: LoadName,
+  durationMs: number,
+): Promise<Measurement> {
+  await buildNative();
+  const contender = await SWAPPERS[name].start();
+  const { ratePerSecond, callUs } = LOADS[loadName];
+  const request = makeRequest(REQUEST_BYTES, callUs);
+  const swapAtMs = durationMs / 2;
+  const buckets = Array.from({ length: durationMs / BUCKET_MS }, newHistogram);
+  const lostBy = buckets.map(() => 0);
+  const settled = ({ intendedMs, latencyMs, error }: Outcome) => {
+    const index = Math.min(buckets.length - 1, Math.floor(intendedMs / BUCKET_MS));
+    if (error === undefined) buckets[index]?.recordValue(Math.max(1, Math.round(latencyMs * 1e6)));
+    else lostBy[index] = (lostBy[index] ?? 0) + 1;
+  };
+  let swapTookMs = 0;
+  let blocked = { loopDelayMaxMs: Number.NaN, loopDelayP99Ms: Number.NaN };
+  const swapping = new Promise<void>((resolve, reject) => {
+    setTimeout(async () => {
+      const watched = watchEventLoop();
+      const startedMs = performance.now();
+      try {
+        await contender.swap();
+        swapTookMs = performance.now() - startedMs;
+        blocked = watched();
+        resolve();
+      } catch (error) {
+        reject(error);
+      }
+    }, swapAtMs);
+  });
+  const load = { ratePerSecond, pacing: 'timer' as const, request: () => request };
+  await openLoop(contender, { ...load, durationMs: durationMs / 2 });
+  await Promise.all([openLoop(contender, { ...load, durationMs, settled }), swapping]);
+  await contender.close();
+
+  // The second that begins with the swap; the usual is everything before it, but for the first half second.
+  const firstIndex = Math.floor(swapAtMs / BUCKET_MS);
+  const around = merged(buckets.slice(firstIndex, firstIndex + 1000 / BUCKET_MS));
+  const usual = merged(buckets.slice(500 / BUCKET_MS, firstIndex));
+  return {
+    lost: lostBy.reduce((sum, count) => sum + count, 0),
+    swapTookMs,
+    blockedMs: blocked.loopDelayMaxMs,
+    loopDelayP99Ms: blocked.loopDelayP99Ms,
+    usualP99Ms: latencyReport(usual).p99Us / 1000,
+    aroundP99Ms: latencyReport(around).p99Us / 1000,
+    p99Ratio: latencyReport(around).p99Us / latencyReport(usual).p99Us,
+    perSecond: buckets.map(({ totalCount }) => (totalCount / BUCKET_MS) * 1000),
+    p50Ms: buckets.map((bucket) => latencyReport(bucket).p50Us / 1000),
+    p99Ms: buckets.map((bucket) => latencyReport(bucket).p99Us / 1000),
+    errors: lostBy,
+  };
+}
+
+function merged(histograms: Histogram[]): Histogram {
+  const all = newHistogram();
+  for (const histogram of histograms) all.add(histogram);
+  return all;
+}
+
+function tableOf(results: Results): Table {
+  const keys = ['lost', 'usualP99Ms', 'aroundP99Ms', 'p99Ratio', 'blockedMs', 'swapTookMs'];
+  return {
+    title: `A graceful swap under load, ${LANES} lanes`,
+    columns: [
+      '',
+      'lost',
+      'p99 before, ms',
+      'p99 in the second of the swap, ms',
+      'of before',
+      'main thread blocked at most, ms',
+      'swap took, ms',
+    ],
+    rows: Object.entries(LOADS).flatMap(([load, { label }]) =>
+      Object.entries(SWAPPERS).map(([contender, swapper]) => [
+        `${swapper.label}; ${label}`,
+        ...keys.map((key) => withSpread(results.spread({ contender, load }, key))),
+      ]),
+    ),
+    note: 'The swap took: until the new version served and the old one was gone. Requests are sent by a timer, and their times count from when they were due.',
+  };
+}
