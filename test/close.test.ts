@@ -3,23 +3,18 @@ import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
-import { fixturesDir } from '../fixtures/paths.js';
+import { fixture, fixturesDir } from '../fixtures/paths.js';
 import { HandlerRegistry } from '../src/index.js';
-import {
-  activeOf,
-  eventually,
-  failure,
-  fixture,
-  type Gate,
-  gateMaker,
-  makeRegistry,
-  temporaryDir,
-} from './helpers-b.js';
+import { scratch } from './support/files.js';
+import { type Gate, gateMaker } from './support/gate.js';
+import { failure } from './support/outcomes.js';
+import { eventually } from './support/polling.js';
+import { activeOf, openRegistry } from './support/registry.js';
 
 const closed = { code: 'ERR_HANDLER_CLOSED' };
 
 test('close waits for what is in flight', async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
   const gates = gateMaker(t);
   await registry.load('gate');
   const handler = activeOf(registry, 'gate');
@@ -45,7 +40,7 @@ test('close waits for what is in flight', async (t) => {
 });
 
 test('close drops what has not finished in time, and says what it leaves behind', async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
   const gates = gateMaker(t);
   await registry.load('gate');
   const handler = activeOf(registry, 'gate');
@@ -81,7 +76,7 @@ test('close drops what has not finished in time, and says what it leaves behind'
 });
 
 test('a cooperative call is cancelled, and nothing is left behind', async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
   await registry.load('cooperative');
   const outcome = failure(registry.execute('cooperative', {}, '60000'), 'phase');
   await eventually(
@@ -98,7 +93,7 @@ test('a cooperative call is cancelled, and nothing is left behind', async (t) =>
 });
 
 test('closing twice gives the same report', async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
   await registry.load('echo');
 
   const [first, second] = await Promise.all([registry.close(), registry.close({ timeoutMs: 1 })]);
@@ -114,7 +109,7 @@ test('closing what was never used', async (t) => {
 });
 
 test('a closed registry refuses everything', async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
   await registry.load('echo');
   const handler = activeOf(registry, 'echo');
   await registry.close();
@@ -136,7 +131,7 @@ test('a closed registry refuses everything', async (t) => {
 });
 
 test('a load that is going on is given up, and undone when its lanes come back', async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
   const loading = registry.load('slow_init').then(
     () => 'loaded',
     (error: { code?: string }) => error.code,
@@ -151,7 +146,7 @@ test('a load that is going on is given up, and undone when its lanes come back',
 
 // Serial: the environment is the whole process's.
 test.serial('a load that outlives the closing is reported', async (t) => {
-  const cacheDir = await temporaryDir(t);
+  const cacheDir = await scratch(t);
   const registry = new HandlerRegistry({ handlersDir: fixturesDir, cacheDir, threads: 1 });
   const entered = join(cacheDir, 'entered');
   process.env['CHANGEOVER_TEST_ENTERED'] = entered;
@@ -171,8 +166,12 @@ test.serial('a load that outlives the closing is reported', async (t) => {
 });
 
 test('a load that takes too long: typed error, the active version untouched, nothing left', async (t) => {
-  const cacheDir = await temporaryDir(t);
-  const registry = await makeRegistry(t, { cacheDir, loadTimeoutMs: 10_000, cancelGraceMs: 10 });
+  const cacheDir = await scratch(t);
+  const { registry } = await openRegistry(t, {
+    cacheDir,
+    loadTimeoutMs: 10_000,
+    cancelGraceMs: 10,
+  });
   await registry.loadFrom('it', fixture('echo'));
   const before = activeOf(registry, 'it');
   const copies = async () =>
@@ -202,7 +201,7 @@ test('a load that takes too long: typed error, the active version untouched, not
 });
 
 test('await using closes', async (t) => {
-  const cacheDir = await temporaryDir(t);
+  const cacheDir = await scratch(t);
   let handler: { state: string } | undefined;
   {
     await using registry = new HandlerRegistry({ handlersDir: fixturesDir, cacheDir, threads: 1 });
@@ -212,7 +211,7 @@ test('await using closes', async (t) => {
 });
 
 test('closing at once counts what it drops', async (t) => {
-  const registry = await makeRegistry(t, { threads: 1, cancelGraceMs: 10 });
+  const { registry } = await openRegistry(t, { threads: 1, cancelGraceMs: 10 });
   await registry.load('gate');
   const gates = gateMaker(t)(3);
   const outcomes = gates.map((gate) => failure(registry.execute('gate', {}, gate.request)));
@@ -226,7 +225,7 @@ test('closing at once counts what it drops', async (t) => {
 });
 
 test('a bad timeout rejects, and the registry stays open', async (t) => {
-  const registry = await makeRegistry(t, {});
+  const { registry } = await openRegistry(t, {});
   t.like(await failure(registry.close({ timeoutMs: -1 })), { code: 'ERR_HANDLER_INVALID_OPTION' });
   await t.notThrowsAsync(registry.load('echo'));
 });

@@ -14,7 +14,7 @@ import {
   slotDoubleAt,
 } from '../src/ring/layout.js';
 import { RingProducer } from '../src/ring/producer.js';
-import { failure, rejection } from './helpers-b.js';
+import { failure, rejection } from './support/outcomes.js';
 
 const LARGE_BYTES = 10_000;
 

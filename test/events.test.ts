@@ -1,14 +1,11 @@
 import test from 'ava';
+import { fixture } from '../fixtures/paths.js';
 import type { HandlerRegistry, QueueFullError, RegistryEvents } from '../src/index.js';
-import {
-  eventually,
-  fixture,
-  gate,
-  openRegistry,
-  outcome,
-  rejection,
-  UNLOADED,
-} from './helpers.js';
+import { gate } from './support/gate.js';
+import { outcome, rejection } from './support/outcomes.js';
+import { eventually } from './support/polling.js';
+import { UNLOADED } from './support/process.js';
+import { openRegistry } from './support/registry.js';
 
 type Name = keyof RegistryEvents;
 
@@ -87,7 +84,7 @@ test('an immediate swap says so, with what was in flight and abandoned', async (
   await registry.loadFrom('x', fixture('gate'));
   const held = gate(t);
   const request = rejection(registry.execute('x', {}, held.request));
-  await held.started();
+  await held.untilEntered();
   const events = record(registry);
   const { drained } = await registry.swap('x', fixture('version_a'));
   await request;
@@ -98,7 +95,7 @@ test('an immediate swap says so, with what was in flight and abandoned', async (
   t.deepEqual(events[1]?.[1], { ...ofVersion(1), activeRequests: 1, reason: 'swap' });
   t.deepEqual(events[2]?.[1], { ...ofVersion(1), lane: 0 });
   t.deepEqual(events[4]?.[1], { ...ofVersion(2), from: 1, graceful: false });
-  held.release();
+  held.open();
   await drained;
   t.deepEqual(
     events.slice(5).map(([name]) => name),
@@ -123,7 +120,7 @@ test('timeouts, in both phases, and the call that is abandoned', async (t) => {
   const held = gate(t);
   const events = record(registry);
   const running = registry.executeWithTimeout('x', {}, held.request, 1000);
-  await held.started();
+  await held.untilEntered();
   const queued = registry.executeWithTimeout('x', {}, gate(t).request, 1);
   t.like(await rejection(queued), { phase: 'queued' });
   t.like(await rejection(running), { phase: 'running' });
@@ -132,7 +129,7 @@ test('timeouts, in both phases, and the call that is abandoned', async (t) => {
     ['timeout', { ...ofVersion(1), phase: 'running', timeoutMs: 1000 }],
     ['abandoned', { ...ofVersion(1), lane: 0 }],
   ]);
-  held.release();
+  held.open();
 });
 
 test('a stuck lane, and the one that takes its place', async (t) => {
@@ -140,7 +137,7 @@ test('a stuck lane, and the one that takes its place', async (t) => {
   await registry.loadFrom('x', fixture('gate'));
   const held = gate(t);
   const running = registry.executeWithTimeout('x', {}, held.request, 1000);
-  await held.started();
+  await held.untilEntered();
   const events = record(registry);
   await rejection(running);
   await eventually(
@@ -153,7 +150,7 @@ test('a stuck lane, and the one that takes its place', async (t) => {
     ['laneStuck', { ...ofVersion(1), lane: 0, replaced: true }],
     ['laneReplaced', { ...ofVersion(1), lane: 0, by: 1 }],
   ]);
-  held.release();
+  held.open();
 });
 
 test('a request that is shed', async (t) => {
@@ -165,7 +162,7 @@ test('a request that is shed', async (t) => {
   const error = (await rejection(registry.execute('x', {}, gate(t).request))) as QueueFullError;
   t.is(error.code, 'ERR_HANDLER_QUEUE_FULL');
   t.deepEqual(events, [['shed', { ...ofVersion(1), error }]]);
-  for (const { release } of gates) release();
+  for (const gate of gates) gate.open();
   await Promise.all(accepted);
 });
 
@@ -198,14 +195,14 @@ test('listeners that throw cost warnings, and nothing else', async (t) => {
   const outcomes = gates.map(({ request }, index) =>
     outcome(registry.executeWithTimeout('x', {}, request, index === 0 ? 1000 : 60_000)),
   );
-  await first?.started();
+  await first?.untilEntered();
   t.is(await outcome(registry.execute('x', {}, 'x')), 'ERR_HANDLER_QUEUE_FULL');
   t.is(await outcomes[0], 'ERR_HANDLER_TIMEOUT');
   await eventually(
     () => thrown.has('laneReplaced'),
     (replaced) => replaced,
   );
-  for (const { release } of gates) release();
+  for (const gate of gates) gate.open();
   t.deepEqual(await Promise.all(outcomes.slice(1)), Array(31).fill('released'));
   const { drained } = await registry.swapGraceful('x', fixture('version_a'));
   t.like(await drained, { dropped: 0 });
@@ -225,7 +222,7 @@ test('a listener may give up what is just being given up', async (t) => {
   const version = await registry.loadFrom('x', fixture('gate'));
   const held = gate(t);
   const running = outcome(registry.execute('x', {}, held.request));
-  await held.started();
+  await held.untilEntered();
   const filling = Array.from({ length: 31 }, () => outcome(registry.execute('x', {}, 'no gate')));
   // These wait on the main thread, with one deadline; the first to time out aborts the others.
   const controller = new AbortController();
@@ -238,7 +235,7 @@ test('a listener may give up what is just being given up', async (t) => {
   t.true(outcomes.includes('ERR_HANDLER_TIMEOUT'));
   for (const text of outcomes) t.regex(text, /^(ERR_HANDLER_TIMEOUT|GIVEN_UP)$/);
   t.is(version.activeRequests, 32, 'each has left once');
-  held.release();
+  held.open();
   t.is(await running, 'released');
   t.deepEqual(await Promise.all(filling), Array(31).fill('ERR_HANDLER_FAILED'));
   await eventually(
@@ -254,7 +251,7 @@ test('nothing needs a listener', async (t) => {
   const held = gate(t);
   const running = registry.executeWithTimeout('x', {}, held.request, 50);
   t.is(await outcome(running), 'ERR_HANDLER_TIMEOUT');
-  held.release();
+  held.open();
   const { drained } = await registry.swap('x', fixture('version_a'));
   await drained;
   t.is(await outcome(registry.execute('x', {}, 'x')), 'A:x');

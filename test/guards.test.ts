@@ -1,16 +1,12 @@
 /** Request guards: one caller's hold on a version. */
 
 import test from 'ava';
+import { fixture } from '../fixtures/paths.js';
 import type { DrainReport, RequestGuard } from '../src/index.js';
-import {
-  eventually,
-  fixture,
-  isSettled,
-  openRegistry,
-  outcome,
-  rejection,
-  UNLOADED,
-} from './helpers.js';
+import { outcome, rejection } from './support/outcomes.js';
+import { eventually, isSettled } from './support/polling.js';
+import { UNLOADED } from './support/process.js';
+import { openRegistry } from './support/registry.js';
 
 test('a guard counts as in flight until it is released', async (t) => {
   const { registry } = await openRegistry(t);

@@ -3,10 +3,13 @@ import { execFile } from 'node:child_process';
 import { readdir } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import test from 'ava';
+import { fixture } from '../fixtures/paths.js';
 import { RingConsumer } from '../src/ring/consumer.js';
 import { CONTROL, LANE, LIBRARY, laneAt, STATE } from '../src/ring/layout.js';
 import { NO_SLOT, RingProducer } from '../src/ring/producer.js';
-import { activeOf, failure, fixture, makeRegistry, temporaryDir } from './helpers-b.js';
+import { scratch } from './support/files.js';
+import { failure } from './support/outcomes.js';
+import { activeOf, openRegistry } from './support/registry.js';
 
 const shape = { slots: 32, lanes: 2 };
 /** Node starts, and koffi does not fit. */
@@ -160,8 +163,8 @@ test('the last to let go shuts the library down, once', (t) => {
 // ---- The registry's part -------------------------------------------------------------------------------
 
 test('a version whose lanes cannot start is refused, with nothing left of it', async (t) => {
-  const cacheDir = await temporaryDir(t);
-  const registry = await makeRegistry(t, { cacheDir, threads: 2 });
+  const cacheDir = await scratch(t);
+  const { registry } = await openRegistry(t, { cacheDir, threads: 2 });
   await registry.loadFrom('it', fixture('echo'));
   const before = activeOf(registry, 'it');
   const had = await readdir(cacheDir, { recursive: true });
@@ -188,7 +191,7 @@ test('a version whose lanes cannot start is refused, with nothing left of it', a
 });
 
 test('the first load too, and the id can be loaded afterwards', async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
 
   const outcome = await failure(registry.load('echo', { resourceLimits: TINY }));
 
@@ -231,7 +234,7 @@ const flood = `
 `;
 
 test('a lane at its heap limit ends alone: one request is told so, the rest is not lost', async (t) => {
-  const cacheDir = await temporaryDir(t);
+  const cacheDir = await scratch(t);
   const args = ['--input-type=module', '-e', flood, fixture('echo'), cacheDir];
 
   const { stdout } = await promisify(execFile)(process.execPath, args, { timeout: 60_000 }).catch(

@@ -1,15 +1,10 @@
 /** Every limit: how many, how large, and what is no request at all. */
 import test from 'ava';
+import { fixture } from '../fixtures/paths.js';
 import type { HandlerRegistry, RequestPayload } from '../src/index.js';
-import {
-  activeOf,
-  activeStats,
-  failure,
-  fixture,
-  type Gate,
-  gateMaker,
-  makeRegistry,
-} from './helpers-b.js';
+import { type Gate, gateMaker } from './support/gate.js';
+import { failure } from './support/outcomes.js';
+import { activeOf, activeStats, openRegistry } from './support/registry.js';
 
 const MIB = 1024 * 1024;
 
@@ -26,7 +21,7 @@ function same(left: Uint8Array, right: Uint8Array): boolean {
 // ---- How many --------------------------------------------------------------------------------------
 
 test('1,000 requests into 32 slots and a queue of 10: 42 are accepted and settle, 958 are shed', async (t) => {
-  const registry = await makeRegistry(t, { maxInFlight: 32, maxQueue: 10 });
+  const { registry } = await openRegistry(t, { maxInFlight: 32, maxQueue: 10 });
   const gates = gateMaker(t);
   await registry.load('gate');
   let shed = 0;
@@ -53,7 +48,7 @@ test('1,000 requests into 32 slots and a queue of 10: 42 are accepted and settle
 });
 
 test('room that has become free is given out again', async (t) => {
-  const registry = await makeRegistry(t, { maxInFlight: 32, maxQueue: 0 });
+  const { registry } = await openRegistry(t, { maxInFlight: 32, maxQueue: 0 });
   const gates = gateMaker(t);
   await registry.load('gate');
 
@@ -72,7 +67,7 @@ test('room that has become free is given out again', async (t) => {
 });
 
 test('requests run in the order in which they came, through the ring and the queue', async (t) => {
-  const registry = await makeRegistry(t, { maxInFlight: 32, maxQueue: 100 });
+  const { registry } = await openRegistry(t, { maxInFlight: 32, maxQueue: 100 });
   const gates = gateMaker(t);
   await registry.load('gate');
   const all = gates(80);
@@ -97,7 +92,7 @@ const sizes = [0, 1, 4070, 4071, 4072, 4073, 4080, 4095, 4096, 4097, 8192, 8193,
 
 for (const [what, context] of Object.entries(contexts)) {
   test(`requests and responses of all sizes come back as they went, ${what}`, async (t) => {
-    const registry = await makeRegistry(t);
+    const { registry } = await openRegistry(t);
     await registry.load('echo');
 
     for (const size of sizes) {
@@ -111,7 +106,7 @@ for (const [what, context] of Object.entries(contexts)) {
 }
 
 test('shared memory of all sizes, at an offset', async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
   await registry.load('echo');
 
   for (const size of [0, 1, 4096, 4097, MIB]) {
@@ -124,7 +119,7 @@ test('shared memory of all sizes, at an offset', async (t) => {
 });
 
 test('a request at the limit, and one over', async (t) => {
-  const registry = await makeRegistry(t, { maxPayloadBytes: 5000 });
+  const { registry } = await openRegistry(t, { maxPayloadBytes: 5000 });
   await registry.load('echo');
 
   t.is((await registry.execute('echo', {}, pattern(5000))).bytes.length, 5000);
@@ -139,7 +134,7 @@ test('a request at the limit, and one over', async (t) => {
 
 for (const id of ['in_place', 'large_response']) {
   test(`a response at the limit, and one over: ${id}`, async (t) => {
-    const registry = await makeRegistry(t, { maxPayloadBytes: 10_000 });
+    const { registry } = await openRegistry(t, { maxPayloadBytes: 10_000 });
     await registry.load(id);
 
     for (const size of [0, 1, 4095, 4096, 4097, 9999, 10_000]) {
@@ -157,7 +152,7 @@ for (const id of ['in_place', 'large_response']) {
 }
 
 test('every response from memory of the handler is given back to it', async (t) => {
-  const registry = await makeRegistry(t, { maxPayloadBytes: 10_000 });
+  const { registry } = await openRegistry(t, { maxPayloadBytes: 10_000 });
   await registry.load('large_response');
 
   const asked = ['0', '100', '5000', '10001', '10000', '20000'];
@@ -167,7 +162,7 @@ test('every response from memory of the handler is given back to it', async (t) 
 });
 
 test('large responses reach the requests they are for', async (t) => {
-  const registry = await makeRegistry(t, { threads: 2 });
+  const { registry } = await openRegistry(t, { threads: 2 });
   await registry.load('in_place');
   const asked = Array.from({ length: 200 }, (_, index) => 4090 + index);
 
@@ -183,7 +178,7 @@ test('large responses reach the requests they are for', async (t) => {
 });
 
 test('large requests side by side do not mix', async (t) => {
-  const registry = await makeRegistry(t, { threads: 2 });
+  const { registry } = await openRegistry(t, { threads: 2 });
   await registry.load('echo');
 
   for (let round = 0; round < 5; round++) {
@@ -196,7 +191,7 @@ test('large requests side by side do not mix', async (t) => {
 });
 
 test('a context at the limit, and one over', async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
   await registry.load('context');
   const requestId = 'r'.repeat(4088);
 
@@ -214,7 +209,7 @@ test('a context at the limit, and one over', async (t) => {
 });
 
 test('a buffer may be used again as soon as execute has returned', async (t) => {
-  const registry = await makeRegistry(t, { maxInFlight: 32 });
+  const { registry } = await openRegistry(t, { maxInFlight: 32 });
   await registry.load('echo');
   const small = new Uint8Array(64);
   const large = new Uint8Array(10_000);
@@ -240,7 +235,7 @@ test('a buffer may be used again as soon as execute has returned', async (t) => 
 
 for (const id of ['lying_length', 'null_response']) {
   test(`a response that cannot be read is refused: ${id}`, async (t) => {
-    const registry = await makeRegistry(t);
+    const { registry } = await openRegistry(t);
     await registry.load(id);
 
     t.deepEqual(await failure(registry.execute(id, {}, 'x'), 'endpoint', 'version'), {
@@ -275,7 +270,7 @@ const notRequests: Record<string, unknown> = {
 
 for (const [what, value] of Object.entries(notRequests)) {
   test(`${what} is no request, and nothing is in flight afterwards`, async (t) => {
-    const registry = await makeRegistry(t);
+    const { registry } = await openRegistry(t);
     await registry.load('echo');
 
     t.deepEqual(await failure(registry.execute('echo', {}, value as RequestPayload)), {
@@ -292,7 +287,7 @@ for (const [what, value] of Object.entries(notRequests)) {
 
 for (const requestId of [1, null, {}, Symbol('s')]) {
   test(`a request id of ${typeof requestId} ${String(requestId)}`, async (t) => {
-    const registry = await makeRegistry(t);
+    const { registry } = await openRegistry(t);
     await registry.load('echo');
     const context = { requestId: requestId as string };
 
@@ -346,7 +341,7 @@ const methods: Record<string, (registry: HandlerRegistry, id: string) => Promise
 
 for (const [method, call] of Object.entries(methods)) {
   test(`${method} refuses ids that are none`, async (t) => {
-    const registry = await makeRegistry(t);
+    const { registry } = await openRegistry(t);
     await registry.load('echo');
 
     for (const id of badIds) {
@@ -359,7 +354,7 @@ for (const [method, call] of Object.entries(methods)) {
 }
 
 test('looking for an id that is none finds nothing', async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
   await registry.load('echo');
 
   for (const id of [...badIds, '__proto__', 'constructor']) {
@@ -369,7 +364,7 @@ test('looking for an id that is none finds nothing', async (t) => {
 });
 
 test('an id of 64 characters is one', async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
   const id = 'x'.repeat(64);
   await registry.loadFrom(id, path);
 

@@ -3,6 +3,7 @@
 import { appendFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
+import { fixture } from '../fixtures/paths.js';
 import {
   AbiMismatchError,
   type HandlerError,
@@ -14,18 +15,12 @@ import {
   MissingDependencyError,
   MissingSymbolError,
 } from '../src/index.js';
-import {
-  copiesIn,
-  copyOf,
-  eventually,
-  fixture,
-  gate,
-  openRegistry,
-  outcome,
-  rejection,
-  scratch,
-  threadCount,
-} from './helpers.js';
+import { copiesIn, copyOf, scratch } from './support/files.js';
+import { gate } from './support/gate.js';
+import { outcome, rejection } from './support/outcomes.js';
+import { eventually } from './support/polling.js';
+import { threadCount } from './support/process.js';
+import { openRegistry } from './support/registry.js';
 
 interface Refusal {
   /** Makes the file in an empty directory, or names a fixture. */
@@ -154,10 +149,10 @@ test('a refused swap drops nothing, immediate as it would have been', async (t) 
   await registry.load('gate');
   const held = [gate(t), gate(t)];
   const requests = held.map(({ request }) => registry.execute('gate', {}, request));
-  await held[0]?.started();
+  await held[0]?.untilEntered();
   await rejection(registry.swap('gate', fixture('failing_init')));
   t.is(registry.get('gate')?.activeRequests, 2);
-  for (const { release } of held) release();
+  for (const gate of held) gate.open();
   t.deepEqual(await Promise.all(requests.map(outcome)), ['released', 'released']);
 });
 

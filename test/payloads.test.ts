@@ -1,11 +1,14 @@
 import test from 'ava';
+import { fixture } from '../fixtures/paths.js';
 import {
   HandlerRegistry,
   type InvalidRequestError,
   type PayloadTooLargeError,
   type RequestPayload,
 } from '../src/index.js';
-import { fixture, gate, openRegistry, outcome, rejection } from './helpers.js';
+import { gate } from './support/gate.js';
+import { outcome, rejection } from './support/outcomes.js';
+import { openRegistry } from './support/registry.js';
 
 /** What a slot has room for, context included; more goes another way. */
 const ROOM_BYTES = 4096;
@@ -178,15 +181,15 @@ test('also those of a request that has to wait on the main thread', async (t) =>
   await own.loadFrom('gate', fixture('gate'));
   const held = gate(t);
   const running = own.execute('gate', {}, held.request);
-  await held.started();
+  await held.untilEntered();
   const fillers = Array.from({ length: 31 }, () => gate(t));
-  for (const filler of fillers) filler.release();
+  for (const filler of fillers) filler.open();
   const filling = fillers.map((filler) => own.execute('gate', {}, filler.request));
   // This gate is open when it is sent and shut afterwards: only a copy lets the call return.
   const words = Int32Array.of(0, 1);
   const waiting = own.execute('gate', {}, words);
   words[1] = 0;
-  held.release();
+  held.open();
   await Promise.all([running, ...filling]);
   t.is((await waiting).text(), 'released');
   t.deepEqual([...words], [0, 0], 'the handler wrote to its own copy');

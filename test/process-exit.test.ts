@@ -1,8 +1,8 @@
 /** When the process ends, and how: always by itself and with its own code, never by a signal. */
 import { execFile } from 'node:child_process';
 import test, { type ExecutionContext } from 'ava';
-import { fixturesDir } from '../fixtures/paths.js';
-import { fixture, temporaryDir } from './helpers-b.js';
+import { fixture, fixturesDir } from '../fixtures/paths.js';
+import { scratch } from './support/files.js';
 
 const index = new URL('../src/index.js', import.meta.url).href;
 const PATIENCE_MS = 30_000;
@@ -33,7 +33,7 @@ interface End {
 
 /** Runs a module in a process of its own. A process that hangs ends with SIGKILL, which no test expects. */
 async function run(t: ExecutionContext, body: string): Promise<End> {
-  const cacheDir = await temporaryDir(t);
+  const cacheDir = await scratch(t);
   const source = `
     import { HandlerRegistry, exitProcess } from ${JSON.stringify(index)};
     const options = ${JSON.stringify({ handlersDir: fixturesDir, cacheDir, threads: 2 })};

@@ -2,24 +2,19 @@ import { createHash } from 'node:crypto';
 import { readdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import test from 'ava';
+import { fixture } from '../fixtures/paths.js';
 import {
   type EndpointOptions,
   type InvalidOptionError,
   libraryFileName,
   type RegistryClosedError,
 } from '../src/index.js';
-import {
-  copiesIn,
-  copyOf,
-  eventually,
-  fixture,
-  gate,
-  openRegistry,
-  outcome,
-  rejection,
-  scratch,
-  UNLOADED,
-} from './helpers.js';
+import { copiesIn, copyOf, scratch } from './support/files.js';
+import { gate } from './support/gate.js';
+import { outcome, rejection } from './support/outcomes.js';
+import { eventually } from './support/polling.js';
+import { UNLOADED } from './support/process.js';
+import { openRegistry } from './support/registry.js';
 
 async function sha256Of(path: string): Promise<string> {
   return createHash('sha256')
@@ -86,12 +81,12 @@ test('a load of a loaded id is a graceful swap', async (t) => {
   await registry.loadFrom('x', fixture('gate'));
   const held = gate(t);
   const running = registry.execute('x', {}, held.request);
-  await held.started();
+  await held.untilEntered();
   const second = await registry.loadFrom('x', fixture('version_b'));
   t.is(second.version, 2);
   t.is(await outcome(registry.execute('x', {}, 'x')), 'B:x');
   t.is(registry.drainingCount, 1);
-  held.release();
+  held.open();
   t.is(await outcome(running), 'released');
   await eventually(
     () => registry.drainingCount,

@@ -1,20 +1,14 @@
 /** What went wrong once: each of these failed when it was written. */
 import test from 'ava';
 import type { EndpointOptions, HandlerRegistry } from '../src/index.js';
-import {
-  activeOf,
-  activeStats,
-  eventually,
-  failure,
-  type Gate,
-  gateMaker,
-  makeRegistry,
-  rejection,
-} from './helpers-b.js';
+import { type Gate, gateMaker } from './support/gate.js';
+import { failure, rejection } from './support/outcomes.js';
+import { eventually } from './support/polling.js';
+import { activeOf, activeStats, openRegistry } from './support/registry.js';
 
 for (const signal of [null, {}, 'abort']) {
   test(`a signal of ${typeof signal} ${String(signal)} leaves nothing in flight`, async (t) => {
-    const registry = await makeRegistry(t);
+    const { registry } = await openRegistry(t);
     await registry.load('echo');
 
     await registry
@@ -26,7 +20,7 @@ for (const signal of [null, {}, 'abort']) {
 }
 
 test('a timeout listener may abort other waiting requests', async (t) => {
-  const registry = await makeRegistry(t, { maxInFlight: 32, cancelGraceMs: 60_000 });
+  const { registry } = await openRegistry(t, { maxInFlight: 32, cancelGraceMs: 60_000 });
   const gates = gateMaker(t);
   await registry.load('gate');
   for (const { request } of gates(32)) {
@@ -52,13 +46,13 @@ test('a timeout listener may abort other waiting requests', async (t) => {
 });
 
 test('a load that fails without any grace still says why', async (t) => {
-  const registry = await makeRegistry(t, { cancelGraceMs: 0 });
+  const { registry } = await openRegistry(t, { cancelGraceMs: 0 });
 
   t.is((await failure(registry.load('missing_entry')))['code'], 'ERR_HANDLER_MISSING_SYMBOL');
 });
 
 test('close with no time at all', async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
   await registry.load('echo');
 
   const { dropped } = await registry.close({ timeoutMs: 0 });
@@ -67,7 +61,7 @@ test('close with no time at all', async (t) => {
 });
 
 test('a small maxPayloadBytes limits responses too', async (t) => {
-  const registry = await makeRegistry(t, { maxPayloadBytes: 100 });
+  const { registry } = await openRegistry(t, { maxPayloadBytes: 100 });
   await registry.load('in_place');
 
   t.is((await registry.execute('in_place', {}, '100')).bytes.length, 100);
@@ -80,7 +74,7 @@ test('a small maxPayloadBytes limits responses too', async (t) => {
 });
 
 test('a wrong timeout rejects and does not throw; none at all is wrong too', async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
   await registry.load('echo');
 
   const invalid = { code: 'ERR_HANDLER_INVALID_OPTION' };
@@ -90,7 +84,7 @@ test('a wrong timeout rejects and does not throw; none at all is wrong too', asy
 });
 
 test("what close drops says 'close'", async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
   const [gate] = gateMaker(t)() as [Gate];
   await registry.load('gate');
   const outcome = failure(registry.execute('gate', {}, gate.request), 'reason');
@@ -118,7 +112,7 @@ const settledLanes = (registry: HandlerRegistry) =>
   );
 
 test('a replacement that is stuck and replaced in turn', async (t) => {
-  const registry = await makeRegistry(t, oneLane);
+  const { registry } = await openRegistry(t, oneLane);
   const [first, second] = gateMaker(t)(2) as [Gate, Gate];
   await registry.load('gate');
   let replaced = 0;
@@ -145,7 +139,7 @@ test('a replacement that is stuck and replaced in turn', async (t) => {
 });
 
 test('a lane that is stuck again before its replacement has started', async (t) => {
-  const registry = await makeRegistry(t, oneLane);
+  const { registry } = await openRegistry(t, oneLane);
   const [first, second] = gateMaker(t)(2) as [Gate, Gate];
   await registry.load('gate');
   let stuck = 0;
@@ -170,7 +164,7 @@ test('a lane that is stuck again before its replacement has started', async (t) 
 });
 
 test('a request that aborts its own signal while it is written as JSON', async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
   await registry.load('echo');
   const controller = new AbortController();
   const request = {

@@ -1,6 +1,10 @@
 import test from 'ava';
+import { fixture } from '../fixtures/paths.js';
 import type { HandlerRegistry, LatencySummary, OutcomeTotals, VersionStats } from '../src/index.js';
-import { eventually, fixture, gate, openRegistry, outcome, rejection } from './helpers.js';
+import { gate } from './support/gate.js';
+import { outcome, rejection } from './support/outcomes.js';
+import { eventually } from './support/polling.js';
+import { openRegistry } from './support/registry.js';
 
 /** The statistics of an endpoint's active version. */
 function statsOf(registry: HandlerRegistry, id: string): VersionStats {
@@ -93,7 +97,7 @@ test('the sums are those of the versions', async (t) => {
   // One runs, 31 wait in the ring, 3 on the main thread.
   const gates = Array.from({ length: 35 }, () => gate(t));
   const requests = gates.map(({ request }) => outcome(registry.execute('x', {}, request)));
-  await gates[0]?.started();
+  await gates[0]?.untilEntered();
   t.like(registry.stats().endpoints[0]?.versions[0], {
     activeRequests: 35,
     running: 1,
@@ -103,7 +107,7 @@ test('the sums are those of the versions', async (t) => {
   await registry.loadFrom('x', fixture('gate'));
   const more = gate(t);
   requests.push(outcome(registry.execute('x', {}, more.request)));
-  await more.started();
+  await more.untilEntered();
   await registry.loadFrom('x', fixture('version_a'));
   await registry.loadFrom('y', fixture('echo'));
   const guard = registry.get('y')?.acquireRequest();
@@ -128,7 +132,7 @@ test('the sums are those of the versions', async (t) => {
     'the active one first, then the newest',
   );
   guard?.release();
-  for (const { release } of [...gates, more]) release();
+  for (const gate of [...gates, more]) gate.open();
   t.deepEqual(await Promise.all(requests), Array(36).fill('released'));
   await eventually(
     () => registry.stats().endpoints[0]?.versions.length,
@@ -157,7 +161,7 @@ test('every accepted request ends in exactly one total', async (t) => {
   const expected = { ...NO_TOTALS };
 
   const [opened, late, aborted, dropped] = [gate(t), gate(t), gate(t), gate(t)];
-  opened.release();
+  opened.open();
   t.is(await outcome(registry.execute('x', {}, opened.request)), 'released');
   expected.succeeded += 1;
   t.deepEqual(totals(), expected);
@@ -168,7 +172,7 @@ test('every accepted request ends in exactly one total', async (t) => {
 
   // The first runs until it is let go, its deadline passes meanwhile.
   const running = registry.executeWithTimeout('x', {}, late.request, 1000);
-  await late.started();
+  await late.untilEntered();
   t.is(
     await outcome(registry.executeWithTimeout('x', {}, gate(t).request, 1)),
     'ERR_HANDLER_TIMEOUT',
@@ -179,7 +183,7 @@ test('every accepted request ends in exactly one total', async (t) => {
   expected.timedOutRunning += 1;
   t.deepEqual(totals(), expected);
   t.like(stats(), { running: 1, abandoned: 1, queued: 0, activeRequests: 1 });
-  late.release();
+  late.open();
   await eventually(
     () => version.activeRequests,
     (active) => active === 0,
@@ -193,7 +197,7 @@ test('every accepted request ends in exactly one total', async (t) => {
   const running2 = registry.execute('x', {}, aborted.request, { signal: controller.signal });
   const queued2 = registry.execute('x', {}, gate(t).request, { signal: controller.signal });
   const reasons = Promise.all([rejection(running2), rejection(queued2)]);
-  await aborted.started();
+  await aborted.untilEntered();
   controller.abort('enough');
   t.deepEqual(await reasons, ['enough', 'enough']);
   expected.aborted += 2;
@@ -201,7 +205,7 @@ test('every accepted request ends in exactly one total', async (t) => {
   const never = registry.execute('x', {}, 'x', { signal: AbortSignal.abort('before') });
   t.is(await rejection(never), 'before');
   t.deepEqual(totals(), expected, 'what was aborted before it was sent was not accepted');
-  aborted.release();
+  aborted.open();
   await eventually(
     () => version.activeRequests,
     (active) => active === 0,
@@ -212,7 +216,7 @@ test('every accepted request ends in exactly one total', async (t) => {
   );
 
   const holding = outcome(registry.execute('x', {}, dropped.request));
-  await dropped.started();
+  await dropped.untilEntered();
   const filling = Array.from({ length: 33 }, () => outcome(registry.execute('x', {}, 'x')));
   t.is(await outcome(registry.execute('x', {}, 'x')), 'ERR_HANDLER_QUEUE_FULL');
   expected.shed += 1;
@@ -221,7 +225,7 @@ test('every accepted request ends in exactly one total', async (t) => {
   t.deepEqual(await Promise.all([holding, ...filling]), Array(34).fill('ERR_HANDLER_DROPPED'));
   expected.dropped += 34;
   t.deepEqual(totals(), expected);
-  dropped.release();
+  dropped.open();
   t.like(await drained, { dropped: 34, finished: 0 });
 });
 

@@ -1,18 +1,11 @@
 /** Native calls that outlive their callers: stuck lanes, their replacements, and what is left without any. */
 import test, { type ExecutionContext } from 'ava';
+import { fixture } from '../fixtures/paths.js';
 import type { HandlerRegistry, LaneCounts, RegistryOptions } from '../src/index.js';
-import {
-  activeOf,
-  activeStats,
-  eventually,
-  failure,
-  fieldsOf,
-  fixture,
-  Gate,
-  gateMaker,
-  makeRegistry,
-  rejection,
-} from './helpers-b.js';
+import { Gate, gateMaker } from './support/gate.js';
+import { failure, fieldsOf, rejection } from './support/outcomes.js';
+import { eventually } from './support/polling.js';
+import { activeOf, activeStats, openRegistry } from './support/registry.js';
 
 type Said = ['stuck', number, boolean] | ['replaced', number, number];
 
@@ -25,7 +18,7 @@ interface Scene {
 }
 
 async function scene(t: ExecutionContext, options: RegistryOptions): Promise<Scene> {
-  const registry = await makeRegistry(t, { cancelGraceMs: 10, ...options });
+  const { registry } = await openRegistry(t, { cancelGraceMs: 10, ...options });
   const gates = gateMaker(t);
   const said: Said[] = [];
   registry.on('laneStuck', ({ lane, replaced }) => void said.push(['stuck', lane, replaced]));

@@ -4,8 +4,12 @@
  */
 
 import test, { type ExecutionContext } from 'ava';
+import { fixture } from '../fixtures/paths.js';
 import type { HandlerRegistry, HandlerResponse } from '../src/index.js';
-import { fixture, gate, openRegistry, outcome, turns } from './helpers.js';
+import { gate } from './support/gate.js';
+import { outcome } from './support/outcomes.js';
+import { turns } from './support/polling.js';
+import { openRegistry } from './support/registry.js';
 
 /** The steps that a swap reports. */
 const STEPS = ['loading', 'draining', 'drained', 'loaded', 'swapped', 'retired'] as const;
@@ -109,7 +113,7 @@ test('around every step, while the old version has requests', async (t) => {
   await registry.loadFrom('x', fixture('gate'));
   const gates = [gate(t), gate(t), gate(t)];
   const before = gates.map(({ request }) => outcome(registry.execute('x', {}, request)));
-  await gates[0]?.started();
+  await gates[0]?.untilEntered();
   const sender = new Sender(registry);
   const swapping = registry.swapGraceful('x', fixtureOf(2));
   // Same tick: the old version is still the active one, and takes it.
@@ -123,7 +127,7 @@ test('around every step, while the old version has requests', async (t) => {
   sender.send('right after the swap');
   await turns(20);
   await checkAll(t, sender.sent);
-  for (const { release } of [...gates, last]) release();
+  for (const gate of [...gates, last]) gate.open();
   t.deepEqual(await Promise.all([...before, sameTick]), Array(4).fill('released'));
   sender.send('right after the release');
   t.like(await drained, { finished: 4, dropped: 0 });

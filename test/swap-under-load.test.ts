@@ -5,19 +5,12 @@
 
 import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
+import { fixture } from '../fixtures/paths.js';
 import type { DrainReport, HandlerRegistry } from '../src/index.js';
-import {
-  copiesIn,
-  copyOf,
-  descriptorCount,
-  eventually,
-  fixture,
-  mappedIn,
-  onLinux,
-  openRegistry,
-  scratch,
-  threadCount,
-} from './helpers.js';
+import { copiesIn, copyOf, scratch } from './support/files.js';
+import { eventually } from './support/polling.js';
+import { descriptorCount, mappedIn, onLinux, threadCount } from './support/process.js';
+import { openRegistry } from './support/registry.js';
 
 const SWAPS = 200;
 const OUTSTANDING = 32;

@@ -1,21 +1,14 @@
 /** What a swap does to requests that are in flight, and what it says about them. */
 
 import test, { type ExecutionContext } from 'ava';
+import { fixture } from '../fixtures/paths.js';
 import type { DrainReport, HandlerRegistry, LoadedHandler } from '../src/index.js';
-import {
-  copiesIn,
-  eventually,
-  fixture,
-  type Gate,
-  gate,
-  isSettled,
-  mappedIn,
-  onLinux,
-  openRegistry,
-  outcome,
-  rejection,
-  UNLOADED,
-} from './helpers.js';
+import { copiesIn } from './support/files.js';
+import { type Gate, gate } from './support/gate.js';
+import { outcome, rejection } from './support/outcomes.js';
+import { eventually, isSettled } from './support/polling.js';
+import { mappedIn, onLinux, UNLOADED } from './support/process.js';
+import { openRegistry } from './support/registry.js';
 
 /** Longer than any test takes. */
 const NEVER_MS = 600_000;
@@ -43,8 +36,8 @@ async function keepBusy(
   const requests = gates.map(({ request }) => registry.execute('x', {}, request));
   // Whoever awaits them does so later than some of them are rejected.
   for (const request of requests) request.catch(() => undefined);
-  await Promise.all(gates.slice(0, lanes).map(({ started }) => started()));
-  return { old, gates, requests, releaseAll: () => gates.forEach(({ release }) => void release()) };
+  await Promise.all(gates.slice(0, lanes).map((gate) => gate.untilEntered()));
+  return { old, gates, requests, releaseAll: () => gates.forEach((gate) => void gate.open()) };
 }
 
 async function isRetired(version: LoadedHandler): Promise<void> {
@@ -118,10 +111,10 @@ test('one request less at a time, and retired with the last', async (t) => {
   const { registry } = await openRegistry(t, { threads: 3 });
   const { old, gates, requests } = await keepBusy(t, registry, { requests: 3, lanes: 3 });
   const { drained } = await registry.swapGraceful('x', fixture('version_a'));
-  for (const [index, { release }] of gates.entries()) {
+  for (const [index, gate] of gates.entries()) {
     t.is(old.state, 'draining');
     t.is(old.activeRequests, 3 - index);
-    release();
+    gate.open();
     t.is(await outcome(requests[index] as Promise<{ text(): string }>), 'released');
   }
   t.like(await drained, { finished: 3, dropped: 0 });
@@ -271,7 +264,7 @@ test('an abandoned call holds its version as long as it runs', async (t) => {
   const held = gate(t);
   const abandoning = new AbortController();
   const request = registry.execute('x', {}, held.request, { signal: abandoning.signal });
-  await held.started();
+  await held.untilEntered();
   const reason = new Error('no longer wanted');
   abandoning.abort(reason);
   t.is(await rejection(request), reason);
@@ -279,7 +272,7 @@ test('an abandoned call holds its version as long as it runs', async (t) => {
   const { drained, ...result } = await registry.swapGraceful('x', fixture('version_a'));
   t.deepEqual(result, { swapped: true, oldRequestsPending: 1, draining: true });
   t.false(await isSettled(drained as Promise<DrainReport>));
-  held.release();
+  held.open();
   t.like(await drained, { finished: 0, dropped: 0, abandoned: 0, library: UNLOADED });
 });
 

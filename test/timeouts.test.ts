@@ -3,18 +3,10 @@ import { getEventListeners, setMaxListeners } from 'node:events';
 import test, { type ExecutionContext } from 'ava';
 import type { HandlerRegistry } from '../src/index.js';
 import { isMapped } from '../src/library/mappings.js';
-import {
-  activeOf,
-  activeStats,
-  blockMainThread,
-  eventually,
-  failure,
-  fieldsOf,
-  type Gate,
-  gateMaker,
-  makeRegistry,
-  rejection,
-} from './helpers-b.js';
+import { type Gate, gateMaker } from './support/gate.js';
+import { failure, fieldsOf, rejection } from './support/outcomes.js';
+import { blockMainThread, eventually } from './support/polling.js';
+import { activeOf, activeStats, openRegistry } from './support/registry.js';
 
 /** Slots come in 32s. */
 const SLOTS = 32;
@@ -29,7 +21,11 @@ async function heldLane(
   held: Promise<unknown>;
   gates: (n?: number) => Gate[];
 }> {
-  const registry = await makeRegistry(t, { maxInFlight: SLOTS, cancelGraceMs: 60_000, ...options });
+  const { registry } = await openRegistry(t, {
+    maxInFlight: SLOTS,
+    cancelGraceMs: 60_000,
+    ...options,
+  });
   const gates = gateMaker(t);
   await registry.load('gate');
   const [holder] = gates() as [Gate];
@@ -119,7 +115,7 @@ test('every waiting request has its own deadline', async (t) => {
 });
 
 test('a deadline during a cooperative call: the flag is seen, and the lane is back', async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
   await registry.load('cooperative');
   const abandoned: number[] = [];
   registry.on('abandoned', ({ lane }) => void abandoned.push(lane));
@@ -225,7 +221,7 @@ test('the lane finds out by itself what is late while the main thread is blocked
 });
 
 test('a response that is there wins over a deadline that passed while the main thread was blocked', async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
   await registry.load('echo');
 
   for (let round = 0; round < 2; round++) {
@@ -238,7 +234,7 @@ test('a response that is there wins over a deadline that passed while the main t
 });
 
 test('Infinity is no deadline, and the handler is told none', async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
   await registry.load('context');
   const none = await registry.executeWithTimeout('context', {}, '', Number.POSITIVE_INFINITY);
   const some = await registry.executeWithTimeout('context', {}, '', 5000);
@@ -250,7 +246,7 @@ test('Infinity is no deadline, and the handler is told none', async (t) => {
 });
 
 test('the default timeout counts for execute', async (t) => {
-  const registry = await makeRegistry(t, { defaultTimeoutMs: 20 });
+  const { registry } = await openRegistry(t, { defaultTimeoutMs: 20 });
   await registry.load('cooperative');
 
   t.deepEqual(await failure(registry.execute('cooperative', {}, '60000'), 'timeoutMs'), {
@@ -261,7 +257,7 @@ test('the default timeout counts for execute', async (t) => {
 
 for (const timeoutMs of [0, -1, Number.NaN, Number.NEGATIVE_INFINITY, 2 ** 31, '5', null, {}]) {
   test(`a timeout of ${typeof timeoutMs} ${String(timeoutMs)} is refused`, async (t) => {
-    const registry = await makeRegistry(t);
+    const { registry } = await openRegistry(t);
     await registry.load('echo');
 
     const outcome = await failure(
@@ -346,7 +342,7 @@ test('an abort while waiting on the main thread', async (t) => {
 });
 
 test('a cooperative call sees an abort', async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
   await registry.load('cooperative');
   const controller = new AbortController();
   const refused = rejection(registry.execute('cooperative', {}, '60000', controller));
@@ -367,7 +363,7 @@ test('a cooperative call sees an abort', async (t) => {
 });
 
 test('nothing is left on a signal, however the request ended', async (t) => {
-  const registry = await makeRegistry(t, { maxQueue: 0 });
+  const { registry } = await openRegistry(t, { maxQueue: 0 });
   await registry.load('echo');
   await registry.load('fails');
   await registry.load('cooperative');
@@ -416,7 +412,7 @@ test('one signal for many requests: all of them go, and nobody else', async (t) 
 });
 
 test('the mapping of an unloaded version is gone', async (t) => {
-  const registry = await makeRegistry(t);
+  const { registry } = await openRegistry(t);
   const { path } = await registry.load('echo');
   const { library } = await registry.unload('echo');
 

@@ -1,0 +1,27 @@
+/** What this process holds, as far as the platform tells. */
+
+import { readdir, readFile } from 'node:fs/promises';
+import test from 'ava';
+
+const linux = process.platform === 'linux';
+
+/** For what only Linux can tell: mappings, threads and descriptors come from /proc. */
+export const onLinux = linux ? test : test.skip;
+
+/** What a drain report says of a library that is gone: only checked where the platform can tell. */
+export const UNLOADED = linux ? 'unloaded' : 'unverified';
+
+/** The files below `directory` that this process maps, each once, removed ones included. */
+export async function mappedIn(directory: string): Promise<string[]> {
+  const maps = await readFile('/proc/self/maps', 'utf8');
+  const paths = maps.split('\n').map((line) => line.slice(line.indexOf('/')));
+  return [...new Set(paths.filter((path) => path.startsWith(`${directory}/`)))];
+}
+
+export async function threadCount(): Promise<number> {
+  return (await readdir('/proc/self/task')).length;
+}
+
+export async function descriptorCount(): Promise<number> {
+  return (await readdir('/proc/self/fd')).length;
+}
