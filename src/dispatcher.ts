@@ -43,6 +43,7 @@ import {
   slotDoubleAt,
 } from './ring/layout.js';
 import { NO_SLOT, type RingProducer } from './ring/producer.js';
+import { WatchPolicy } from './watch-policy.js';
 
 /** What the dispatcher tells the version it works for. */
 export interface DispatcherHooks {
@@ -153,6 +154,7 @@ export class Dispatcher {
   #watching = false;
   /** Whether a native call has lately been short enough for a watch, and no watch has been in vain since. */
   #watchPays = false;
+  readonly #watchPolicy = new WatchPolicy();
   /** Lanes that are stuck, if that is all of them and nothing is accepted; otherwise null. */
   #allStuck: number | null = null;
   readonly #totals: OutcomeTotals = {
@@ -269,15 +271,20 @@ export class Dispatcher {
    * message serves many and is the better way.
    */
   #watch(pending: Pending): void {
+    if (!this.#watchPolicy.allows(pending.submittedMs)) return;
     this.#watching = true;
     this.#ring.hush();
     const look = () => {
-      const late = monotonicMs() - pending.submittedMs > WATCH_MS;
+      const nowMs = monotonicMs();
+      const late = nowMs - pending.submittedMs > WATCH_MS;
       if (!late && !pending.answered && !this.#ring.isDone(pending.slot)) {
         setImmediate(look);
         return;
       }
-      if (late) this.#watchPays = false;
+      if (late) {
+        this.#watchPays = false;
+        this.#watchPolicy.failed(nowMs);
+      } else this.#watchPolicy.succeeded();
       this.#watching = false;
       this.collect(); // Which lets the doorbell ring again.
     };

@@ -3,6 +3,7 @@
  * not be terminated. Knows nothing of native code; runs in a worker thread.
  */
 
+import { WatchPolicy } from '../watch-policy.js';
 import {
   CONTROL,
   LANE,
@@ -30,10 +31,13 @@ export const NOTHING = -1;
  * microseconds, which counts towards that wait; a lane whose requests come further apart than this never watches.
  */
 const WATCH_MS = 0.1;
+/** A watch cannot take this long unless this thread was not running. */
+const INTERRUPTED_MS = 3 * WATCH_MS;
 
 export class RingConsumer {
   /** Whether the last wait was short enough that watching would have seen its end. */
   #watches = false;
+  readonly #policy = new WatchPolicy();
   readonly layout: RingLayout;
   readonly words: Int32Array;
   readonly doubles: Float64Array;
@@ -139,12 +143,15 @@ export class RingConsumer {
     const { words } = this;
     const wait = this.#record + LANE.WAIT;
     const sinceMs = performance.now();
-    if (this.#watches) {
+    if (this.#watches && this.#policy.allows(sinceMs)) {
       Atomics.store(words, wait, WAIT.WATCHING);
-      while (this.#nothingNew(mailRead)) {
-        if (performance.now() - sinceMs > WATCH_MS) break;
+      let watchedMs = 0;
+      while (watchedMs <= WATCH_MS && this.#nothingNew(mailRead)) {
+        watchedMs = performance.now() - sinceMs;
       }
       Atomics.compareExchange(words, wait, WAIT.WATCHING, WAIT.ASLEEP);
+      if (watchedMs <= WATCH_MS) this.#policy.succeeded();
+      else if (watchedMs > INTERRUPTED_MS) this.#policy.failed(sinceMs + watchedMs);
     } else Atomics.store(words, wait, WAIT.ASLEEP);
     if (this.#nothingNew(mailRead)) Atomics.wait(words, wait, WAIT.ASLEEP);
     Atomics.store(words, wait, WAIT.NO);
