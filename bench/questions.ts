@@ -2,9 +2,23 @@
 
 import type { Question } from './harness/question.js';
 import { latency } from './latency.js';
+import { memory } from './memory.js';
 import { overload } from './overload.js';
+import { payload } from './payload.js';
+import { reload } from './reload.js';
+import { scaling } from './scaling.js';
 import { swap } from './swap.js';
 import { throughput } from './throughput.js';
 import { timeout } from './timeout.js';
 
-export const questions: readonly Question[] = [throughput, latency, timeout, swap, overload];
+export const questions: readonly Question[] = [
+  throughput,
+  latency,
+  timeout,
+  payload,
+  scaling,
+  swap,
+  reload,
+  memory,
+  overload,
+];
