@@ -1,0 +1,58 @@
+/** What this process holds of the system: memory, threads, descriptors, mapped files. From proc(5), so on Linux only. */
+
+import { readdirSync, readFileSync } from 'node:fs';
+
+export interface MemoryReport {
+  /** Resident memory, pages shared with other processes included. */
+  rssKiB: number;
+  /** The part of it that this process alone has written to: what it would give back by ending. */
+  privateKiB: number;
+}
+
+export function residentMemory(): MemoryReport {
+  const rollup = readFileSync('/proc/self/smaps_rollup', 'utf8');
+  const kib = (field: string) => {
+    const found = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(rollup)?.[1];
+    if (found === undefined) throw new Error(`/proc/self/smaps_rollup has no ${field}`);
+    return Number(found);
+  };
+  return { rssKiB: kib('Rss'), privateKiB: kib('Private_Dirty') };
+}
+
+export function openHandles(): { threads: number; descriptors: number } {
+  return {
+    threads: readdirSync('/proc/self/task').length,
+    descriptors: readdirSync('/proc/self/fd').length,
+  };
+}
+
+/** Different files whose path contains `part` and that are mapped, those that were removed since included. */
+export function mappedFiles(part: string): number {
+  const lines = readFileSync('/proc/self/maps', 'utf8').split('\n');
+  // Copies are told apart by path: each load has its own.
+  return new Set(
+    lines.filter((line) => line.includes(part)).map((line) => line.slice(line.indexOf('/'))),
+  ).size;
+}
+
+/** Waits until what was given back has been collected. */
+export async function settleMemory(): Promise<void> {
+  for (let times = 0; times < 3; times++) {
+    globalThis.gc?.();
+    // Threads end and finalizers run between turns of the event loop.
+    await new Promise((resolve) => setTimeout(resolve, 30));
+  }
+}
+
+/** By how much `y` grows for each `x`, fitted to all points. */
+export function slope(points: readonly (readonly [x: number, y: number])[]): number {
+  const mean = (pick: 0 | 1) => points.reduce((sum, point) => sum + point[pick], 0) / points.length;
+  const [meanX, meanY] = [mean(0), mean(1)];
+  let covariance = 0;
+  let variance = 0;
+  for (const [x, y] of points) {
+    covariance += (x - meanX) * (y - meanY);
+    variance += (x - meanX) ** 2;
+  }
+  return covariance / variance;
+}

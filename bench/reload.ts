@@ -1,0 +1,173 @@
+/**
+ * Question: does a process that reloads its handlers for ever grow for ever?
+ *
+ * Predicted: resident memory rises for the first hundred reloads, while arenas and caches fill, and then by about 50 KiB a
+ * reload, which koffi and Node keep of every worker thread that has ended. The engine itself leaves nothing: no mapping, no
+ * thread, no descriptor.
+ */
+
+import { copyFile, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { build } from 'hdr-histogram-js';
+import { HandlerRegistry } from '../src/index.js';
+import { latencyReport } from './harness/latency-report.js';
+import {
+  mappedFiles,
+  openHandles,
+  residentMemory,
+  settleMemory,
+  slope,
+} from './harness/process-state.js';
+import type { Measurement, Mode, Question, Results, Table } from './harness/question.js';
+import { checkResponse, makeRequest } from './harness/requests.js';
+import { amount } from './harness/text.js';
+import { buildNative, workLibrary } from './native/library.js';
+
+const RELOADS = 1000;
+const QUICK_RELOADS = 40;
+const SAMPLES = 20;
+/** Until then arenas and caches fill. */
+const SETTLED_AFTER = 100;
+const REQUESTS_BETWEEN = 5;
+const TRIAL = { contender: 'changeover' };
+
+export const reload: Question = {
+  name: 'reload',
+  question: 'Does a process that reloads its handlers for ever grow for ever?',
+  predicted:
+    'By about 50 KiB a reload, which koffi and Node keep of every worker thread; nothing is left mapped, no thread, no descriptor.',
+  rounds: 1,
+  trials: () => [TRIAL],
+  measure: async (_trial, mode) => {
+    await buildNative();
+    const directory = await mkdtemp(join(tmpdir(), 'changeover-bench-'));
+    try {
+      return await measureReloads(directory, mode);
+    } finally {
+      await rm(directory, { recursive: true });
+    }
+  },
+  answer: (results) => ({
+    tables: [tableOf(results)],
+    plots: [
+      {
+        name: 'memory-over-reloads',
+        title: `Resident memory over ${RELOADS.toLocaleString('en')} graceful reloads`,
+        caption: 'After the first hundred, what is left of a reload is a few tens of kilobytes.',
+        kind: 'line',
+        x: { label: 'reloads' },
+        y: { label: 'resident memory, MiB' },
+        series: [
+          {
+            name: 'changeover',
+            role: 'engine',
+            points: seriesOf(results).map(([reloads, kib]) => [reloads, kib / 1024]),
+          },
+        ],
+        marks: [{ x: SETTLED_AFTER, label: 'warm' }],
+      },
+    ],
+    levels: [
+      {
+        what: `resident memory a reload, after the first ${SETTLED_AFTER}`,
+        value: slopeOf(results),
+        atMost: 64,
+        unit: 'KiB',
+      },
+      ...[
+        { key: 'leftMapped', what: 'libraries left mapped' },
+        { key: 'extraThreads', what: 'threads left' },
+        { key: 'extraDescriptors', what: 'descriptors left' },
+      ].map(({ key, what }) => ({
+        what,
+        value: results.median(TRIAL, key),
+        atMost: 0,
+        unit: '',
+      })),
+    ],
+  }),
+};
+
+async function measureReloads(directory: string, mode: Mode): Promise<Measurement> {
+  const reloads = mode === 'quick' ? QUICK_RELOADS : RELOADS;
+  const paths = ['a', 'b'].map((name) => join(directory, `${name}.so`));
+  for (const path of paths) await copyFile(workLibrary, path);
+  const cacheDir = join(directory, 'cache');
+  // Everything else by default.
+  const registry = new HandlerRegistry({ cacheDir });
+  await registry.loadFrom('work', paths[0] ?? '');
+  const request = makeRequest(128);
+  const ask = async () =>
+    checkResponse(request, (await registry.execute('work', undefined, request)).bytes);
+  await ask();
+  await settleMemory();
+  const before = openHandles();
+  const mappedBefore = mappedFiles(cacheDir);
+  const reloadsAt = [0];
+  const rssKiB = [residentMemory().rssKiB];
+  const swapTimes = build({ highestTrackableValue: 60e9, numberOfSignificantValueDigits: 3 });
+  const wholeTimes = build({ highestTrackableValue: 60e9, numberOfSignificantValueDigits: 3 });
+  for (let count = 1; count <= reloads; count++) {
+    const startedNs = process.hrtime.bigint();
+    const { drained } = await registry.swapGraceful('work', paths[count % 2] ?? '');
+    swapTimes.recordValue(Number(process.hrtime.bigint() - startedNs));
+    await drained;
+    wholeTimes.recordValue(Number(process.hrtime.bigint() - startedNs));
+    for (let requests = 0; requests < REQUESTS_BETWEEN; requests++) await ask();
+    if (count % (reloads / SAMPLES) !== 0) continue;
+    reloadsAt.push(count);
+    rssKiB.push(residentMemory().rssKiB);
+  }
+  await settleMemory();
+  const after = openHandles();
+  const leftMapped = mappedFiles(cacheDir) - mappedBefore;
+  await registry.close();
+  const swap = latencyReport(swapTimes);
+  const whole = latencyReport(wholeTimes);
+  return {
+    reloadsAt,
+    rssKiB,
+    swapP50Ms: swap.p50Us / 1000,
+    swapP99Ms: swap.p99Us / 1000,
+    wholeP50Ms: whole.p50Us / 1000,
+    wholeP99Ms: whole.p99Us / 1000,
+    leftMapped,
+    extraThreads: after.threads - before.threads,
+    extraDescriptors: after.descriptors - before.descriptors,
+  };
+}
+
+function seriesOf(results: Results): [number, number][] {
+  const rssKiB = results.series(TRIAL, 'rssKiB');
+  return results
+    .series(TRIAL, 'reloadsAt')
+    .map((reloads, index) => [reloads, rssKiB[index] ?? Number.NaN]);
+}
+
+function slopeOf(results: Results): number {
+  return slope(seriesOf(results).filter(([reloads]) => reloads >= SETTLED_AFTER));
+}
+
+function tableOf(results: Results): Table {
+  const points = seriesOf(results);
+  const row = (name: string, value: number) => [name, amount(value)];
+  const at = (reloads: number) => points.find(([x]) => x === reloads)?.[1] ?? Number.NaN;
+  return {
+    title: 'Graceful reloads between two versions of a library, default options',
+    columns: ['', 'measured'],
+    rows: [
+      row('resident memory at the start, MiB', at(0) / 1024),
+      row(`after ${SETTLED_AFTER}, MiB`, at(SETTLED_AFTER) / 1024),
+      row('at the end, MiB', (points.at(-1)?.[1] ?? Number.NaN) / 1024),
+      row(`a reload, after the first ${SETTLED_AFTER}, KiB`, slopeOf(results)),
+      row('until the new version serves, p50, ms', results.median(TRIAL, 'swapP50Ms')),
+      row('until the new version serves, p99, ms', results.median(TRIAL, 'swapP99Ms')),
+      row('until the old library is gone, p50, ms', results.median(TRIAL, 'wholeP50Ms')),
+      row('until the old library is gone, p99, ms', results.median(TRIAL, 'wholeP99Ms')),
+      row('libraries left mapped', results.median(TRIAL, 'leftMapped')),
+      row('threads left', results.median(TRIAL, 'extraThreads')),
+      row('descriptors left', results.median(TRIAL, 'extraDescriptors')),
+    ],
+  };
+}
