@@ -6,7 +6,7 @@ import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
 const RESOLUTION_MS = 1;
 
 export interface EventLoopReport {
-  /** How much later than due a timer fired. */
+  /** How much later than due a timer fired; NaN if the thread was blocked all the time, so that none did. */
   loopDelayP50Ms: number;
   loopDelayP99Ms: number;
   loopDelayMaxMs: number;
@@ -21,7 +21,8 @@ export function watchEventLoop(): () => EventLoopReport {
   const before = performance.eventLoopUtilization();
   return () => {
     histogram.disable();
-    const late = (ns: number) => Math.max(0, ns / 1e6 - RESOLUTION_MS);
+    const late = (ns: number) =>
+      histogram.count === 0 ? Number.NaN : Math.max(0, ns / 1e6 - RESOLUTION_MS);
     return {
       loopDelayP50Ms: late(histogram.percentile(50)),
       loopDelayP99Ms: late(histogram.percentile(99)),
