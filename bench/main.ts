@@ -4,19 +4,20 @@ import { parseArgs } from 'node:util';
 import { SingleBar } from 'cli-progress';
 import { describeMachine } from './harness/machine.js';
 import { type Mode, type Question, Results } from './harness/question.js';
-import { type ResultFile, saveResult } from './harness/results.js';
+import { publishResult, type ResultFile, saveResult } from './harness/results.js';
 import { run } from './harness/run.js';
 import { isReached, levelTable, plainTable } from './harness/text.js';
 import { questions } from './questions.js';
 
-const HELP = `npm run bench -- [question ...] [--quick] [--rounds N] [--json]
+const HELP = `npm run bench -- [question ...] [--quick] [--rounds N] [--publish] [--json]
 
 Measures the engine beside other pools and beside the limit, and prints tables of medians over several rounds.
-Results are kept in bench/results/; \`npm run bench:report\` makes docs/benchmarks.md of them.
+Results are kept in bench/results/; of the published ones, \`npm run bench:report\` makes docs/benchmarks.md.
 
   question     ${questions.map(({ name }) => name).join(', ')} (default: all, about ten minutes)
   --rounds N   rounds of each trial, instead of the question's own number
   --quick      one short round, to see that everything runs; the numbers mean nothing
+  --publish    keep the results in bench/results/published/, instead of those of the same Node version
   --json       print the results as JSON; tables go nowhere`;
 
 const USAGE_ERROR = 2;
@@ -29,6 +30,7 @@ async function main(): Promise<number> {
     options: {
       help: { type: 'boolean', short: 'h', default: false },
       json: { type: 'boolean', default: false },
+      publish: { type: 'boolean', default: false },
       quick: { type: 'boolean', default: false },
       rounds: { type: 'string' },
     },
@@ -47,20 +49,29 @@ async function main(): Promise<number> {
     );
     return USAGE_ERROR;
   }
+  if (values.publish && values.quick) {
+    console.error('--publish wants numbers that mean something: leave --quick out');
+    return USAGE_ERROR;
+  }
   const asked = questions.filter(
     ({ name }) => positionals.length === 0 || positionals.includes(name),
   );
   const mode: Mode = values.quick ? 'quick' : 'full';
-  return ask(asked, mode, rounds, values.json);
+  return ask(asked, { mode, rounds, json: values.json, publish: values.publish });
 }
 
-async function ask(
-  asked: readonly Question[],
-  mode: Mode,
-  roundsWanted: number | undefined,
-  json: boolean,
-): Promise<number> {
-  const roundsOf = (question: Question) => roundsWanted ?? (mode === 'quick' ? 1 : question.rounds);
+interface Asking {
+  mode: Mode;
+  /** Undefined: as many as each question wants. */
+  rounds: number | undefined;
+  json: boolean;
+  publish: boolean;
+}
+
+async function ask(asked: readonly Question[], asking: Asking): Promise<number> {
+  const { mode, json, publish } = asking;
+  const roundsOf = (question: Question) =>
+    asking.rounds ?? (mode === 'quick' ? 1 : question.rounds);
   const bar = new SingleBar({
     format:
       '{bar} {value}/{total} trials, {duration_formatted} of about {eta_formatted} more  {what}',
@@ -99,7 +110,9 @@ async function ask(
       samples,
     };
     files.push(file);
-    const path = await saveResult(question.name, file);
+    let path = await saveResult(question.name, file);
+    const complete = samples.every(({ error }) => error === undefined);
+    if (publish && complete) path = await publishResult(question.name, file);
     if (!json) print(question, file, path);
     for (const { trial, error } of samples) {
       if (error === undefined) continue;

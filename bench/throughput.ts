@@ -18,6 +18,7 @@ import {
 import { pingPong } from './contenders/ping-pong.js';
 import { alone, throughput as throughputOf } from './harness/closed-loop.js';
 import { latencyReport } from './harness/latency-report.js';
+import type { Plot, PlotSeries } from './harness/plot.js';
 import type { Level, Measurement, Question, Results, Table, Trial } from './harness/question.js';
 import { makeRequest } from './harness/requests.js';
 import { amount, withSpread } from './harness/text.js';
@@ -50,8 +51,49 @@ export const throughput: Question = {
       ? measureLimit(trial['limit'] as LimitName, durationMs)
       : measureContender(trial['contender'] as ContenderName, durationMs);
   },
-  answer: (results) => ({ tables: [tableOf(results)], plots: [], levels: levelsOf(results) }),
+  answer: (results) => ({
+    headline: headlineOf(results),
+    tables: [tableOf(results)],
+    plots: [plotOf(results)],
+    levels: levelsOf(results),
+  }),
 };
+
+function headlineOf(results: Results): string {
+  const count = OUTSTANDING[0];
+  const rate = (name: string) => results.median({ contender: name }, `perSecond${count}`);
+  const engine = rate('changeover');
+  const best = Math.max(...peerNames.map(rate));
+  const us = (name: string) => results.median({ contender: name }, 'aloneP50Us');
+  return (
+    `With ${count} requests outstanding one lane answers ${amount(engine)} a second: ${amount(engine / rate('piscina'))} times Piscina as it comes, ` +
+    `${amount(engine / best)} times the best configured pool, ${amount(engine / rate('koffiOnMain'))} times calling directly and blocking the main thread; ` +
+    `alone a request takes ${amount(us('changeover'))} µs, ${amount(us('piscina'))} µs with Piscina.`
+  );
+}
+
+function plotOf(results: Results): Plot {
+  const [few] = OUTSTANDING;
+  const rate = (name: ContenderName) => results.median({ contender: name }, `perSecond${few}`);
+  const best = Math.max(...peerNames.map(rate));
+  const columns = OUTSTANDING.map((count) => ({
+    key: `perSecond${count}`,
+    category: `${count} outstanding, requests a second`,
+  }));
+  return {
+    name: 'throughput',
+    title: `One lane answers ${amount(rate('changeover'))} requests a second: ${amount(rate('changeover') / best)} times the best pool`,
+    caption: `${REQUEST_BYTES}-byte echo through one worker thread; longer is better. Dashed: the direct call in a loop, which no thread can beat.`,
+    kind: 'bar',
+    x: { label: '', scale: 'category', categories: columns.map(({ category }) => category) },
+    y: { label: 'requests a second' },
+    series: rowsOf(results).map(({ label, role, trial }) => ({
+      name: label.replace(/^limit: /, ''),
+      role,
+      points: columns.map(({ key, category }) => [category, results.median(trial, key)]),
+    })),
+  };
+}
 
 async function measureContender(name: ContenderName, durationMs: number): Promise<Measurement> {
   const contender = await startContender(name, { threads: 1 });
@@ -106,14 +148,20 @@ function directCallsPerSecond(durationMs: number): number {
   return loop(durationMs);
 }
 
-function rowsOf(results: Results): { label: string; trial: Trial }[] {
+interface Row {
+  label: string;
+  role: PlotSeries['role'];
+  trial: Trial;
+}
+
+function rowsOf(results: Results): Row[] {
   return [
     ...results
       .values<ContenderName>('contender')
-      .map((contender) => ({ label: contenders[contender].label, trial: { contender } })),
+      .map((contender) => ({ ...contenders[contender], trial: { contender } })),
     ...results
       .values<LimitName>('limit')
-      .map((limit) => ({ label: LIMITS[limit], trial: { limit } })),
+      .map((limit) => ({ label: LIMITS[limit], role: 'limit' as const, trial: { limit } })),
   ];
 }
 

@@ -1,17 +1,46 @@
-/** What a plot shows. How it is drawn is the report's business. */
+/** What a plot shows. How it is drawn is the report's business (bench/report/). */
 
-export interface Plot {
+import type { Unit } from './units.js';
+
+export type Plot = LinePlot | BarPlot | PanelPlot;
+
+interface AnyPlot {
   /** The file's name, without ending. */
   name: string;
+  /** What the plot says, in one sentence made from the numbers. */
   title: string;
-  /** What the plot says, in one sentence. */
+  /** What is plotted, and what one needs to know to read it right. */
   caption: string;
-  kind: 'line' | 'bar';
+}
+
+/** Lines over numbers. */
+export interface LinePlot extends AnyPlot {
+  kind: 'line';
   x: Axis;
   y: Axis;
   series: PlotSeries[];
-  /** Moments or values on the x axis to point out. */
-  marks?: { x: number | string; label: string }[];
+  marks?: Mark[];
+}
+
+/** Several line plots, one below the other, over the same x: what happened at the same time. */
+export interface PanelPlot extends AnyPlot {
+  kind: 'panels';
+  x: Axis;
+  panels: Panel[];
+  marks?: Mark[];
+}
+
+export interface Panel {
+  y: Axis;
+  series: PlotSeries[];
+}
+
+/** A row of bars for each series, a column for each category; longest first. */
+export interface BarPlot extends AnyPlot {
+  kind: 'bar';
+  x: Axis;
+  y: Axis;
+  series: PlotSeries[];
 }
 
 export interface Axis {
@@ -19,11 +48,19 @@ export interface Axis {
   scale?: 'linear' | 'log' | 'category';
   /** The categories, in their order. */
   categories?: string[];
+  /** How numbers are written. Default: plain. */
+  unit?: Unit;
+}
+
+/** A moment or value on the x axis to point out. */
+export interface Mark {
+  x: number;
+  label: string;
 }
 
 export interface PlotSeries {
   name: string;
-  /** For categories, x is the category's name. */
+  /** For categories, x is the category's name. What is not a finite number is left out. */
   points: [x: number | string, y: number][];
   role: 'engine' | 'peer' | 'koffi' | 'limit';
 }

@@ -27,6 +27,8 @@ export interface Question {
 }
 
 export interface Answer {
+  /** What a reader in a hurry should know, in one sentence made from the numbers. */
+  headline?: string;
   tables: Table[];
   plots: Plot[];
   levels: Level[];

@@ -22,22 +22,34 @@ export const resultsDir = join(packageRoot, 'bench/results');
 export const publishedDir = join(resultsDir, 'published');
 
 /** Keeps a result, and returns the path of its file. */
-export async function saveResult(
+export async function saveResult(name: string, result: ResultFile): Promise<string> {
+  const stamp = result.startedAt.replaceAll(':', '-').replace(/\..*/, '');
+  return write(resultsDir, `${name}-node${major(result.machine.node)}-${stamp}`, result);
+}
+
+/** Makes a result the published one of its question and Node version, instead of the one before. */
+export async function publishResult(
   name: string,
   result: ResultFile,
-  dir = resultsDir,
+  dir = publishedDir,
 ): Promise<string> {
+  return write(dir, `${name}-node${major(result.machine.node)}`, result);
+}
+
+async function write(dir: string, name: string, result: ResultFile): Promise<string> {
   await mkdir(dir, { recursive: true });
-  const stamp = result.startedAt.replaceAll(':', '-').replace(/\..*/, '');
-  const path = join(dir, `${name}-node${major(result.machine.node)}-${stamp}.json`);
+  const path = join(dir, `${name}.json`);
   await writeFile(path, `${JSON.stringify(result)}\n`);
   return path;
 }
 
-/** All full results in a directory, by question and Node's major version; the newest of each. */
-export async function loadResults(dir: string): Promise<Map<string, Map<number, ResultFile>>> {
-  const newest = new Map<string, Map<number, ResultFile>>();
-  for (const name of (await readdir(dir)).filter((entry) => entry.endsWith('.json')).sort()) {
+/** By question, then by Node's major version. */
+export type ResultsByQuestion = Map<string, Map<number, ResultFile>>;
+
+/** All full results in a directory, the newest of each; none if there is no such directory. */
+export async function loadResults(dir: string): Promise<ResultsByQuestion> {
+  const newest: ResultsByQuestion = new Map();
+  for (const name of (await entriesOf(dir)).filter((entry) => entry.endsWith('.json')).sort()) {
     const result = JSON.parse(await readFile(join(dir, name), 'utf8')) as ResultFile;
     if (result.mode !== 'full') continue;
     const question = name.slice(0, name.indexOf('-'));
@@ -51,6 +63,15 @@ export async function loadResults(dir: string): Promise<Map<string, Map<number, 
   return newest;
 }
 
-function major(version: string): number {
+async function entriesOf(dir: string): Promise<string[]> {
+  try {
+    return await readdir(dir);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
+}
+
+export function major(version: string): number {
   return Number.parseInt(version.slice(1), 10);
 }

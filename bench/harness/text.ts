@@ -1,11 +1,16 @@
 /** Numbers, tables and levels as text, for the terminal and for Markdown. */
 
 import type { Level, Spread, Table } from './question.js';
+import { short } from './units.js';
 
-/** Three significant digits, and thousands apart. */
+/** From here on, a number is written in thousands or millions. */
+const SHORT_FROM = 10_000;
+
+/** Three significant digits: 0.123, 12.3, 1,234, 12.3 k, 1.23 M. */
 export function amount(value: number): string {
   if (Number.isNaN(value)) return '–';
   const abs = Math.abs(value);
+  if (abs >= SHORT_FROM) return short(value);
   if (abs >= 1000) return Math.round(value).toLocaleString('en');
   const digits = abs >= 100 ? 0 : abs >= 10 ? 1 : abs === 0 ? 0 : abs >= 1 ? 2 : 3;
   return value.toFixed(digits);
