@@ -7,6 +7,7 @@ import { type Mode, type Question, Results } from './harness/question.js';
 import { publishResult, type ResultFile, saveResult } from './harness/results.js';
 import { run } from './harness/run.js';
 import { isReached, levelTable, plainTable } from './harness/text.js';
+import { load } from './load.js';
 import { questions } from './questions.js';
 
 const HELP = `npm run bench -- [question ...] [--quick] [--rounds N] [--publish] [--json]
@@ -18,13 +19,16 @@ Results are kept in bench/results/; of the published ones, \`npm run bench:repor
   --rounds N   rounds of each trial, instead of the question's own number
   --quick      one short round, to see that everything runs; the numbers mean nothing
   --publish    keep the results in bench/results/published/, instead of those of the same Node version
-  --json       print the results as JSON; tables go nowhere`;
+  --json       print the results as JSON; tables go nowhere
+  --load       something else: a load test of your own handler; see --load --help`;
 
 const USAGE_ERROR = 2;
 
 process.exitCode = await main();
 
 async function main(): Promise<number> {
+  const args = process.argv.slice(2);
+  if (args.includes('--load')) return load(args.filter((arg) => arg !== '--load'));
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {

@@ -13,7 +13,7 @@ import { latencyReport } from './harness/latency-report.js';
 import { type Outcome, openLoop } from './harness/open-loop.js';
 import type { Measurement, Question, Results, Table } from './harness/question.js';
 import { makeRequest } from './harness/requests.js';
-import { withSpread } from './harness/text.js';
+import { amount, withSpread } from './harness/text.js';
 import { bucketed } from './harness/timeline.js';
 
 const REQUEST_BYTES = 128;
@@ -45,16 +45,18 @@ export const overload: Question = {
   },
   answer: (results) => {
     const engine = { contender: 'changeover' };
+    const served = `${amount(results.median(engine, 'goodput') * 100)} % of capacity`;
     return {
+      headline: `With ${FACTOR} times the capacity offered, ${served} goes on being served, and the rest is refused after ${amount(results.median(engine, 'rejectP99Ms'))} ms (p99).`,
       tables: [tableOf(results)],
       plots: [
         {
           name: 'overload',
-          title: 'Answered requests during and after an overload',
-          caption: `${FACTOR} times the capacity is offered; the share of capacity that is answered.`,
+          title: `${FACTOR} times the capacity offered: the engine goes on serving ${served}`,
+          caption: `Answered requests as a share of what the same contender can do, calls of ${CALL_US} µs, one lane, queues of ${MAX_QUEUE}. Peers are loaded for ten seconds, the engine for a minute.`,
           kind: 'line',
-          x: { label: 'seconds since the overload began' },
-          y: { label: 'answered, % of capacity' },
+          x: { label: 'time since the overload began', unit: 's' },
+          y: { label: 'answered, of capacity', unit: '%' },
           series: measured.map((contender) => ({
             name: contenders[contender].label,
             role: contenders[contender].role,

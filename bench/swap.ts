@@ -13,9 +13,10 @@ import { startPiscina } from './contenders/piscina.js';
 import { watchEventLoop } from './harness/event-loop.js';
 import { latencyReport } from './harness/latency-report.js';
 import { type Outcome, openLoop } from './harness/open-loop.js';
+import type { Axis, Panel, Plot } from './harness/plot.js';
 import type { Measurement, Question, Results, Table } from './harness/question.js';
 import { makeRequest } from './harness/requests.js';
-import { withSpread } from './harness/text.js';
+import { amount, withSpread } from './harness/text.js';
 import { buildNative, workLibrary } from './native/library.js';
 
 const REQUEST_BYTES = 128;
@@ -64,8 +65,9 @@ export const swap: Question = {
       mode === 'quick' ? 600 : 6000,
     ),
   answer: (results) => ({
+    headline: headlineOf(results),
     tables: [tableOf(results)],
-    plots: [],
+    plots: Object.keys(LOADS).map((load) => plotOf(results, load as LoadName)),
     levels: Object.entries(LOADS).flatMap(([load, { label }]) => {
       const trial = { contender: 'changeover', load };
       return [
@@ -91,6 +93,49 @@ export const swap: Question = {
     }),
   }),
 };
+
+function headlineOf(results: Results): string {
+  const loads = Object.keys(LOADS);
+  const spreads = (key: string) =>
+    loads.flatMap((load) => results.spread({ contender: 'changeover', load }, key) ?? []);
+  const most = (key: string) => Math.max(...spreads(key).map(({ median }) => median));
+  const lost = Math.max(...spreads('lost').map(({ max }) => max));
+  return (
+    `A graceful swap under load loses ${lost === 0 ? 'no' : amount(lost)} request; p99 in the second of the swap is at most ${amount(most('p99Ratio'))} times the usual, ` +
+    `and the main thread is blocked for ${amount(most('blockedMs'))} ms at most.`
+  );
+}
+
+/** What happened by the second, before, through and after the swap. */
+function plotOf(results: Results, load: LoadName): Plot {
+  const panel = (key: string, y: Axis): Panel => ({
+    y,
+    series: Object.entries(SWAPPERS).map(([contender, { label, role }]) => ({
+      name: label.split(',')[0] ?? label,
+      role,
+      points: results
+        .series({ contender, load }, key)
+        .map((value, index) => [((index + 0.5) * BUCKET_MS) / 1000, value]),
+    })),
+  });
+  const engine = { contender: 'changeover', load };
+  const perSecond = results.series(engine, 'perSecond');
+  const lost = results.spread(engine, 'lost')?.max ?? Number.NaN;
+  const ratio = amount(results.median(engine, 'p99Ratio'));
+  return {
+    name: `swap-${load}`,
+    title: `A library replaced under ${LOADS[load].label}: ${lost === 0 ? 'no' : amount(lost)} request lost, p99 in that second ${ratio} times the usual`,
+    caption: `${LANES} lanes, by tenths of a second; times count from when a request was due. Piscina: a new pool has answered before it takes over, then close() of the old one.`,
+    kind: 'panels',
+    x: { label: 'time', unit: 's' },
+    panels: [
+      panel('perSecond', { label: 'answered requests a second' }),
+      panel('p99Ms', { label: 'p99 latency', scale: 'log', unit: 'ms' }),
+      panel('errors', { label: 'failed requests' }),
+    ],
+    marks: [{ x: (perSecond.length * BUCKET_MS) / 2000, label: 'swap' }],
+  };
+}
 
 async function startSwappingEngine(): Promise<Swapper> {
   const engine = await startEngine({ threads: LANES });
