@@ -195,7 +195,7 @@ async function measureMixed(contender: Contender, mode: Mode): Promise<Measureme
     // Sleeps between sends: a sender that polls would take a core from the lanes.
     pacing: 'timer',
     request: (index) => (isLong(index) ? long : short),
-    settled: (index, intendedMs, latencyMs, error) => {
+    settled: ({ index, intendedMs, latencyMs, error }) => {
       if (error !== undefined) throw error;
       if (intendedMs < warmUpMs) return;
       (isLong(index) ? longs : shorts).recordValue(Math.max(1, Math.round(latencyMs * 1e6)));

@@ -95,7 +95,7 @@ test('a running request dies with its lane: no longer in flight, and handed back
   t.is(ring.bury(0), slot);
 
   t.is(ring.inFlight, 0);
-  t.is(ring.stateOf(slot), STATE.DONE);
+  t.is(ring.stateOf(slot), STATE.RUNNING);
   t.is(ring.bury(0), NO_SLOT);
   ring.collect(() => t.fail('it is the caller of bury who settles it'));
   ring.freeSlot(slot);

@@ -20,6 +20,7 @@ import {
   STATE,
   slotAt,
   slotDoubleAt,
+  stateOn,
   WAIT,
 } from './layout.js';
 
@@ -42,8 +43,10 @@ export class RingConsumer {
   readonly words: Int32Array;
   readonly doubles: Float64Array;
   readonly bytes: Uint8Array;
-  readonly #lane: number;
   readonly #record: number;
+  /** What this lane writes to SLOT.STATE. */
+  readonly #running: number;
+  readonly #done: number;
   readonly #ringDoorbell: () => void;
 
   /** `ringDoorbell` makes the host call `RingProducer.collect` soon. */
@@ -54,8 +57,9 @@ export class RingConsumer {
       doubles: this.doubles,
       bytes: this.bytes,
     } = ringViews(memory, this.layout));
-    this.#lane = lane;
     this.#record = laneAt(this.layout, lane);
+    this.#running = stateOn(lane, STATE.RUNNING);
+    this.#done = stateOn(lane, STATE.DONE);
     this.#ringDoorbell = ringDoorbell;
   }
 
@@ -68,26 +72,22 @@ export class RingConsumer {
       // The entry is read before the head is moved: once it is moved, other lanes may go all the way
       // round and the host may write over it. If the exchange succeeds, what was read was current.
       const slot = Atomics.load(words, layout.queueWords + (head & layout.queueMask));
-      // Noted before it is taken, so that a lane that dies in between does not take it along.
+      // Noted before it is taken, so that a lane that dies in between does not take it along. Never taken back: whether
+      // the lane really has it, the slot's state tells.
       Atomics.store(words, this.#record + LANE.SLOT, slot + 1);
       if (Atomics.compareExchange(words, CONTROL.HEAD, head, (head + 1) | 0) !== head) continue;
       const at = slotAt(layout, slot);
-      const before = Atomics.compareExchange(words, at + SLOT.STATE, STATE.QUEUED, STATE.RUNNING);
-      if (before === STATE.QUEUED) {
-        // Only now: a slot met twice may be another lane's. The host reads it once the call is late or done.
-        words[at + SLOT.LANE] = this.#lane;
-        return slot;
-      }
+      const before = Atomics.compareExchange(words, at + SLOT.STATE, STATE.QUEUED, this.#running);
+      if (before === STATE.QUEUED) return slot;
       // A slot that was queued again for a lane that died can be met twice: then it is not ours.
       if (before === STATE.WITHDRAWN) this.#skip(slot, at);
-      else Atomics.store(words, this.#record + LANE.SLOT, 0);
     }
   }
 
   /** Hands a slot back to the host. Status, response and times must have been written before. */
   complete(slot: number): void {
     const { words } = this;
-    Atomics.store(words, slotAt(this.layout, slot) + SLOT.STATE, STATE.DONE);
+    Atomics.store(words, slotAt(this.layout, slot) + SLOT.STATE, this.#done);
     // Lowered before the host can see the slot, so that a version whose slots have all been settled
     // has nothing in flight. From here to the end nothing allocates: a lane that hits its heap limit
     // dies before or after these lines, not between them.
@@ -102,7 +102,7 @@ export class RingConsumer {
       this.words,
       at + SLOT.STATE,
       STATE.WITHDRAWN,
-      STATE.DONE,
+      this.#done,
     );
     if (before === STATE.WITHDRAWN) this.#publish(slot);
   }
@@ -110,7 +110,6 @@ export class RingConsumer {
   #publish(slot: number): void {
     const { words } = this;
     Atomics.or(words, this.layout.bitmapWords + (slot >> 5), 1 << (slot & 31));
-    Atomics.store(words, this.#record + LANE.SLOT, 0);
     if (Atomics.exchange(words, CONTROL.DOORBELL, 1) === 0) this.#ringDoorbell();
   }
 
@@ -149,10 +148,11 @@ export class RingConsumer {
       while (watchedMs <= WATCH_MS && this.#nothingNew(mailRead)) {
         watchedMs = performance.now() - sinceMs;
       }
-      Atomics.compareExchange(words, wait, WAIT.WATCHING, WAIT.ASLEEP);
       if (watchedMs <= WATCH_MS) this.#policy.succeeded();
       else if (watchedMs > INTERRUPTED_MS) this.#policy.failed(sinceMs + watchedMs);
-    } else Atomics.store(words, wait, WAIT.ASLEEP);
+    }
+    // Also if it was claimed while it watched: then it sees the work now, unless another lane has taken it.
+    Atomics.store(words, wait, WAIT.ASLEEP);
     if (this.#nothingNew(mailRead)) Atomics.wait(words, wait, WAIT.ASLEEP);
     Atomics.store(words, wait, WAIT.NO);
     this.#watches = performance.now() - sinceMs <= WATCH_MS;
@@ -175,9 +175,9 @@ export class RingConsumer {
     this.#freezeIfEnding();
   }
 
+  /** Whoever waits for this has set FREEZE before, so it is notified from there. */
   leaveCritical(): void {
     Atomics.store(this.words, this.#record + LANE.CRITICAL, 0);
-    Atomics.notify(this.words, this.#record + LANE.CRITICAL);
     this.#freezeIfEnding();
   }
 

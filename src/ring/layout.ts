@@ -24,8 +24,26 @@
 const INT32_BYTES = 4;
 const LINE_WORDS = 16; // A cache line of 64 bytes: fields with different writers do not share one.
 
-/** Slot states, in the word SLOT.STATE. */
+/** Slot states, in the lowest bits of the word SLOT.STATE. */
 export const STATE = { FREE: 0, QUEUED: 1, RUNNING: 2, DONE: 3, WITHDRAWN: 4 } as const;
+
+/** Above them, while RUNNING and DONE: the lane that runs or ran it. In one word, so that it is known from the first moment. */
+const STATE_BITS = 3;
+
+/** The word SLOT.STATE of a slot that a lane runs or ran. */
+export function stateOn(lane: number, state: typeof STATE.RUNNING | typeof STATE.DONE): number {
+  return (lane << STATE_BITS) | state;
+}
+
+/** One of `STATE`, from the word SLOT.STATE. */
+export function stateIn(word: number): number {
+  return word & ((1 << STATE_BITS) - 1);
+}
+
+/** The lane in the word SLOT.STATE. */
+export function laneIn(word: number): number {
+  return word >> STATE_BITS;
+}
 
 /** How a request ended on the lane, in the word SLOT.STATUS. */
 export const STATUS = {
@@ -99,7 +117,7 @@ export const LEDGER_ONE = 2;
 export const LANE = {
   /** One of WAIT: whether the lane waits for work. The lane waits on this word; the host claims it. */
   WAIT: 0,
-  /** The slot the lane has taken, plus 1; 0 if none. Lane writes, host reads if the lane dies. */
+  /** The slot that the lane took last or was about to take, plus 1; 0 if none yet. Lane writes, host reads if the lane dies. */
   SLOT: 1,
   /** 1 while the thread must not be terminated: it starts, or is inside koffi. Host sets, lane writes. */
   CRITICAL: 2,
@@ -112,7 +130,7 @@ const LANE_WORDS = LINE_WORDS;
 
 /** A slot's header: offsets in 32-bit words from its start. */
 export const SLOT = {
-  /** One of STATE. */
+  /** One of STATE, and while RUNNING and DONE the lane. */
   STATE: 0,
   /** 1 once nobody waits for the response. Host writes; the handler polls it by address. */
   CANCEL: 1,
@@ -124,12 +142,10 @@ export const SLOT = {
   REQUEST_LENGTH: 4,
   REQUEST_ID_LENGTH: 5,
   METADATA_LENGTH: 6,
-  /** The lane that runs or ran it. Lane writes. */
-  LANE: 16,
   /** One of STATUS. Written by whoever decides how the request ended. */
-  STATUS: 17,
+  STATUS: 16,
   /** What `handler_entry` returned. Lane writes. */
-  HANDLER_CODE: 18,
+  HANDLER_CODE: 17,
 } as const;
 const SLOT_WORDS = 2 * LINE_WORDS;
 

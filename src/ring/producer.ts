@@ -12,6 +12,7 @@ import {
   LEDGER_ONE,
   LIBRARY,
   laneAt,
+  laneIn,
   MODE,
   type RingLayout,
   type RingShape,
@@ -23,6 +24,7 @@ import {
   STATUS,
   slotAt,
   slotDoubleAt,
+  stateIn,
   WAIT,
 } from './layout.js';
 
@@ -100,7 +102,7 @@ export class RingProducer {
     return this.#free[this.#freeCount] ?? NO_SLOT;
   }
 
-  /** Gives back a slot that was taken and not submitted, or that is DONE and has been read. */
+  /** Gives back a slot that was taken and not submitted, that is DONE and has been read, or that was buried. */
   freeSlot(slot: number): void {
     Atomics.store(this.words, slotAt(this.layout, slot) + SLOT.STATE, STATE.FREE);
     this.#free[this.#freeCount] = slot;
@@ -155,12 +157,12 @@ export class RingProducer {
 
   /** One of `STATE`. */
   stateOf(slot: number): number {
-    return Atomics.load(this.words, slotAt(this.layout, slot) + SLOT.STATE);
+    return stateIn(Atomics.load(this.words, slotAt(this.layout, slot) + SLOT.STATE));
   }
 
   /** The lane that runs a RUNNING or ran a DONE slot. */
   laneOf(slot: number): number {
-    return this.words[slotAt(this.layout, slot) + SLOT.LANE] ?? 0;
+    return laneIn(Atomics.load(this.words, slotAt(this.layout, slot) + SLOT.STATE));
   }
 
   /**
@@ -286,8 +288,8 @@ export class RingProducer {
     this.#resetLane(lane);
     this.#wakeForQueued();
     if (slot === NO_SLOT) return NO_SLOT;
-    const state = slotAt(this.layout, slot) + SLOT.STATE;
-    switch (Atomics.load(this.words, state)) {
+    const word = Atomics.load(this.words, slotAt(this.layout, slot) + SLOT.STATE);
+    switch (stateIn(word)) {
       case STATE.QUEUED:
       case STATE.WITHDRAWN:
         // Taken from the queue and not begun: queued again. If another lane is just taking it, it is
@@ -295,9 +297,8 @@ export class RingProducer {
         if (!this.#isQueued(slot)) this.#enqueue(slot);
         return NO_SLOT;
       case STATE.RUNNING:
-        if (this.laneOf(slot) !== lane) return NO_SLOT; // Only noted: another lane was faster.
+        if (laneIn(word) !== lane) return NO_SLOT; // Only noted: another lane was faster.
         this.release();
-        Atomics.store(this.words, state, STATE.DONE);
         return slot;
       default:
         return NO_SLOT;
