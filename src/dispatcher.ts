@@ -204,7 +204,9 @@ export class Dispatcher {
           requestErrors.endpointStuck(this.#identity, this.#options, this.#allStuck),
         );
       }
-      const waits = this.#waiting.length > 0 || !this.#ring.hasFreeSlot;
+      // A caller who sends many in one turn of the event loop must not be refused while lanes have long gone on.
+      if (this.#mustWait && this.#ring.mayCollect) this.collect();
+      const waits = this.#mustWait;
       if (waits && this.#waiting.length >= this.#options.maxQueue)
         throw this.#shed(requestErrors.queueFull(this.#identity, this.#options));
       if (!this.#ring.acquire()) throw requestErrors.notServing(this.#identity);
@@ -228,6 +230,10 @@ export class Dispatcher {
       this.#alarm.set(deadlineMs);
       if (this.#watchPays && !this.#watching && this.#ring.taken === 1) this.#watch(pending);
     });
+  }
+
+  get #mustWait(): boolean {
+    return this.#waiting.length > 0 || !this.#ring.hasFreeSlot;
   }
 
   #submit(pending: Pending): void {

@@ -185,6 +185,11 @@ export class RingProducer {
     }
   }
 
+  /** Whether `collect` may find something. */
+  get mayCollect(): boolean {
+    return Atomics.load(this.words, CONTROL.DOORBELL) === 1;
+  }
+
   /** Whether a slot waits to be collected. */
   isDone(slot: number): boolean {
     const word = this.layout.bitmapWords + (slot >> 5);
