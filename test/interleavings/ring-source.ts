@@ -3,19 +3,17 @@
  * in place of the real ones, and with one passage replaced where a mutation is tried.
  */
 
-import { readFileSync } from 'node:fs';
 import type { RingConsumer } from '../../src/ring/consumer.js';
 import * as layout from '../../src/ring/layout.js';
 import type { RingProducer } from '../../src/ring/producer.js';
+import { type Change, changed, compiledSource, runModule } from '../support/compiled.js';
 import type { Machine } from './machine.js';
 
 export type RingModule = 'producer' | 'consumer';
 
-/** A change to the compiled text of one module. `from` occurs exactly once. */
-export interface Mutation {
+/** A change to the compiled text of one module. */
+export interface Mutation extends Change {
   readonly module: RingModule;
-  readonly from: string;
-  readonly to: string;
 }
 
 /** What is private to a `RingProducer`, and is its thread's own memory. */
@@ -39,8 +37,8 @@ export interface RingClasses {
 }
 
 const sources: Record<RingModule, string> = {
-  producer: readFileSync(new URL('../../src/ring/producer.js', import.meta.url), 'utf8'),
-  consumer: readFileSync(new URL('../../src/ring/consumer.js', import.meta.url), 'utf8'),
+  producer: compiledSource('ring/producer.js'),
+  consumer: compiledSource('ring/consumer.js'),
 };
 
 /**
@@ -65,16 +63,17 @@ export function ringClasses(
     '../watch-policy.js': { WatchPolicy: AlwaysWatch },
     'node:assert': { strict: assertion },
   };
-  const load = (module: RingModule): object => {
-    const code = asFunctionBody(mutated(sources[module], module, mutation));
-    return new Function('Atomics', 'IgnoringAtomics', 'performance', 'modules', code)(
-      machine.atomics,
-      machine.ignoringAtomics,
-      machine.performance,
-      modules,
-    ) as object;
+  const globals = {
+    Atomics: machine.atomics,
+    IgnoringAtomics: machine.ignoringAtomics,
+    performance: machine.performance,
   };
-  return { ...load('producer'), ...load('consumer') } as RingClasses;
+  const load = (module: RingModule) => {
+    const applies = mutation?.module === module;
+    const source = applies ? changed(sources[module], mutation) : sources[module];
+    return runModule(withMarkedStatements(source), { globals, modules });
+  };
+  return { ...load('producer'), ...load('consumer') } as unknown as RingClasses;
 }
 
 /** Whether a lane watches is up to the script, by `$watches`; not watching is the same with and without a pause. */
@@ -90,30 +89,7 @@ function assertion(holds: unknown, message: string): void {
   if (!holds) throw new Error(`assertion failed: ${message}`);
 }
 
-function mutated(source: string, module: RingModule, mutation: Mutation | undefined): string {
-  if (mutation?.module !== module) return source;
-  const places = source.split(mutation.from).length - 1;
-  if (places !== 1) {
-    throw new Error(`a mutation of ${module} fits in ${places} places: ${mutation.from}`);
-  }
-  return source.replace(mutation.from, () => mutation.to);
-}
-
-/**
- * An ES module as the body of a function that returns its exports. Private names become names that start with `$`, and calls
- * that are statements are marked as such.
- */
-function asFunctionBody(source: string): string {
-  const exported: string[] = [];
-  const body = source
-    .replace(/^import \{([^}]*)\} from '([^']+)';$/gm, (_, names: string, from: string) => {
-      return `const {${names.replace(/ as /g, ': ')}} = modules['${from}'];`;
-    })
-    .replace(/^export (class|const|function) (\w+)/gm, (_, kind: string, name: string) => {
-      exported.push(name);
-      return `${kind} ${name}`;
-    })
-    .replace(/(?<=[;{})]\s*\n\s*)Atomics\./g, 'IgnoringAtomics.')
-    .replace(/#(?=[a-zA-Z])/g, '$');
-  return `'use strict';\n${body}\nreturn { ${exported.join(', ')} };`;
+/** Marks calls that are statements: nobody looks at what they return. */
+function withMarkedStatements(source: string): string {
+  return source.replace(/(?<=[;{})]\s*\n\s*)Atomics\./g, 'IgnoringAtomics.');
 }

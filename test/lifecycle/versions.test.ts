@@ -1,0 +1,164 @@
+/**
+ * The life of versions in every order of events: requests come and leave, lanes become ready, are refused, die and leave, timers
+ * fire, and someone swaps, unloads and closes meanwhile.
+ *
+ * A path is a sequence of events from the start. Each new state's other events are tried in runs of their own, from
+ * the start again; a state that was met before is not followed further.
+ */
+
+import test from 'ava';
+import { type Mutation, type Scenario, settle, World } from './world.js';
+
+const scenarios: readonly Scenario[] = [
+  { name: 'a graceful swap', operations: ['swapGraceful'], requests: 2 },
+  { name: 'a swap at once', operations: ['swap'], requests: 2 },
+  { name: 'a swap that may fail', operations: ['swapGraceful'], requests: 1, failures: true },
+  { name: 'two swaps', operations: ['swapGraceful', 'swap'], requests: 1 },
+  { name: 'a swap and an unload', operations: ['swapGraceful', 'unloadGraceful'], requests: 1 },
+  { name: 'an unload at once', operations: ['unload'], requests: 2 },
+  { name: 'a swap, and closing', operations: ['swapGraceful', 'close'], requests: 1 },
+  {
+    name: 'a swap that may fail, and closing',
+    operations: ['swap', 'close'],
+    requests: 1,
+    failures: true,
+  },
+  { name: 'a swap while a lane dies', operations: ['swapGraceful'], requests: 2, deaths: 1 },
+  { name: 'an unload while a call hangs', operations: ['unload'], requests: 1, hangs: true },
+  { name: 'an unload while a lane dies', operations: ['unload'], requests: 1, deaths: 1 },
+];
+
+async function explore(scenario: Scenario, mutation?: Mutation): Promise<string> {
+  const seen = new Set<string>();
+  const left: string[][] = [[]];
+  let [paths, ends] = [0, 0];
+  for (let path = left.pop(); path !== undefined; path = left.pop()) {
+    paths += 1;
+    const world = new World(scenario, mutation);
+    await world.begin();
+    const happened: string[] = [];
+    try {
+      for (;;) {
+        const planned = path[happened.length];
+        const events = world.events();
+        if (planned === undefined) {
+          const fingerprint = world.fingerprint();
+          if (seen.has(fingerprint)) break;
+          seen.add(fingerprint);
+          if (events.length === 0) {
+            world.checkEnd();
+            ends += 1;
+            break;
+          }
+          for (const { name } of events.slice(1)) left.push([...happened, name]);
+        }
+        const next =
+          planned === undefined ? events[0] : events.find(({ name }) => name === planned);
+        if (next === undefined) throw new Error(`'${planned}' cannot happen this time`);
+        happened.push(next.name);
+        next.happen();
+        await settle();
+        world.check(next.name);
+      }
+    } catch (error) {
+      throw new Error(`${(error as Error).message}\n  after: ${happened.join(', ')}`, {
+        cause: error,
+      });
+    }
+  }
+  return `${seen.size} states, ${paths} runs, ${ends} ends`;
+}
+
+for (const scenario of scenarios) {
+  test(`every order of events: ${scenario.name}`, async (t) => {
+    t.log(await explore(scenario));
+    t.pass();
+  });
+}
+
+// ---- Mistakes ------------------------------------------------------------------------------------------
+
+const mutations: Record<string, Mutation> = {
+  'a version is active before its lanes are ready': {
+    module: 'version',
+    from: `await prepareExit();`,
+    to: `await prepareExit(); return void (this.#state = step(this.#state, 'active'));`,
+  },
+  'a version drains without looking at what is in flight': {
+    module: 'version',
+    from: `if (this.#state !== 'draining' || !this.#dispatcher.idle)`,
+    to: `if (this.#state !== 'draining')`,
+  },
+  'an idle version does not notice that it has drained': {
+    module: 'version',
+    from: `        this.#requestLeft();
+        return settled;`,
+    to: `        return settled;`,
+  },
+  'a report that came early comes again': {
+    module: 'version',
+    from: `if (drain.reported)
+            return;`,
+    to: ``,
+  },
+  'a report does not come while a call hangs': {
+    module: 'version',
+    from: `this.#settleReport(drain, 'resident', this.#whatRuns());`,
+    to: ``,
+  },
+  'threads are ended before their lanes have left': {
+    module: 'version',
+    from: `await this.#lanes.stop();`,
+    to: `void this.#lanes.stop();`,
+  },
+  'the copy is removed while its lanes are there': {
+    module: 'version',
+    from: `await this.#lanes.destroy();`,
+    to: `void Promise.resolve().then(() => this.#lanes.destroy());`,
+  },
+  'the copy of a failed load stays': {
+    module: 'version',
+    from: `await this.#undo();`,
+    to: ``,
+  },
+  'a graceful swap drops at once': {
+    module: 'endpoint',
+    from: `graceful ? (drainTimeoutMs ?? previous.options.drainTimeoutMs) : 0`,
+    to: `0`,
+  },
+  'what becomes ready while it closes stays': {
+    module: 'endpoint',
+    from: `if (signal.aborted) {`,
+    to: `if (false) {`,
+  },
+  'the old version retires before the new one is ready': {
+    module: 'endpoint',
+    from: `next = await this.#load(identity, path, options, signal);`,
+    to: `if (this.#active !== null) void this.#startDrain(this.#active, 'swap', 0);
+            next = await this.#load(identity, path, options, signal);`,
+  },
+  'the old version is forgotten and not drained': {
+    module: 'endpoint',
+    from: `result.drained = this.#startDrain(previous, 'swap',`,
+    to: `result.drained = void (previous, 'swap',`,
+  },
+  'operations do not wait for each other': {
+    module: 'endpoint',
+    from: `const result = this.#operations.then(operation)`,
+    to: `const result = Promise.resolve().then(operation)`,
+  },
+};
+
+for (const [name, mutation] of Object.entries(mutations)) {
+  test(`noticed: ${name}`, async (t) => {
+    for (const scenario of scenarios) {
+      try {
+        await explore(scenario, mutation);
+      } catch (error) {
+        t.log(`${scenario.name}: ${(error as Error).message.split('\n')[0]}`);
+        return t.pass();
+      }
+    }
+    return t.fail('nobody noticed');
+  });
+}
