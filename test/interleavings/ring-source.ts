@@ -60,6 +60,7 @@ export function ringClasses(
       ringViews: () => ({ words: machine.view(1), doubles: machine.view(2), bytes: null }),
     },
     '../shared-memory.js': { reserveShared: () => null },
+    // Not watching is explored too: by lanes whose last wait was long.
     '../watch-policy.js': { WatchPolicy: AlwaysWatch },
     'node:assert': { strict: assertion },
   };
@@ -76,7 +77,6 @@ export function ringClasses(
   return { ...load('producer'), ...load('consumer') } as unknown as RingClasses;
 }
 
-/** Whether a lane watches is up to the script, by `$watches`; not watching is the same with and without a pause. */
 class AlwaysWatch {
   allows(): boolean {
     return true;

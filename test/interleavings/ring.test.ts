@@ -5,6 +5,7 @@
  */
 
 import test, { type ExecutionContext } from 'ava';
+import { turns } from '../support/polling.js';
 import { explore, type Program, Violation } from './explore.js';
 import { endings, libraryProgram } from './library-programs.js';
 import { ringMutations } from './ring-mutations.js';
@@ -15,6 +16,8 @@ const programs = new Map<string, (mutation?: Mutation) => Program>([
   ...ringScripts.map((script) => [script.name, (m?: Mutation) => ringProgram(script, m)] as const),
   ...endings.map((ending) => [ending, (m?: Mutation) => libraryProgram(ending, m)] as const),
 ]);
+
+// Exploring blocks this thread: between tests it takes a turn, in which the last one's result is told.
 
 /** Explores a program and reports how much that was. */
 function exploreAndLog(t: ExecutionContext, program: Program): void {
@@ -29,14 +32,16 @@ const left = new Set(ringScripts.filter((s) => s.thorough && !thorough).map(({ n
 
 for (const [name, program] of programs) {
   if (left.has(name)) continue;
-  test(`every interleaving: ${name}`, (t) => {
+  test.serial(`every interleaving: ${name}`, async (t) => {
+    await turns(2);
     exploreAndLog(t, program());
     t.pass();
   });
 }
 
 for (const { name, script, ...mutation } of ringMutations) {
-  test(`noticed: ${name}`, (t) => {
+  test.serial(`noticed: ${name}`, async (t) => {
+    await turns(2);
     const mutated = programs.get(script);
     if (mutated === undefined) return t.fail(`there is no script '${script}'`);
     const { message } = t.throws(() => explore(mutated(mutation)), { instanceOf: Violation });
