@@ -21,6 +21,7 @@ import {
   type ResolvedEndpointOptions,
   resolveEndpointOptions,
 } from './options.js';
+import { type PreflightReport, preflight } from './preflight/preflight.js';
 import type { VersionIdentity } from './request-errors.js';
 import { Version, type VersionStats } from './version.js';
 
@@ -177,10 +178,23 @@ export class Endpoint {
     signal.throwIfAborted();
     this.#checkDrainingLimit(path, options);
     const { keepAlive, report } = this.#parts;
+    const endMs = performance.now() + options.loadTimeoutMs;
     const copy = await this.#copy(identity, path, options, signal);
+    // A wait of 0 would be none at all.
+    const leftMs = () => Math.max(1, endMs - performance.now());
+    let tried: PreflightReport | null = null;
     let version: Version;
     try {
-      version = new Version({ identity, options, path, copy, keepAlive, report });
+      if (options.preflight !== false) {
+        const copyPath = copy.path;
+        tried = await preflight({ path, copyPath, identity, options, timeoutMs: leftMs(), signal });
+      }
+    } catch (error) {
+      await copy.remove();
+      throw error;
+    }
+    try {
+      version = new Version({ identity, options, path, copy, preflight: tried, keepAlive, report });
     } catch (cause) {
       await copy.remove();
       throw new LoadFailedError(
@@ -191,7 +205,7 @@ export class Endpoint {
     }
     this.#hanging.add(version);
     void version.retired.then(() => this.#hanging.delete(version));
-    await version.load(signal);
+    await version.load(leftMs(), signal);
     this.#hanging.delete(version);
     return version;
   }

@@ -6,6 +6,8 @@
  * plain fields and the host builds the error here.
  */
 
+import type { PreflightStep } from './preflight/protocol.js';
+
 /** Base of all errors of this library. */
 export abstract class HandlerError extends Error {
   abstract readonly code: `ERR_HANDLER_${string}`;
@@ -162,14 +164,67 @@ export class LoadFailedError extends LoadError {
   readonly code = 'ERR_HANDLER_LOAD_FAILED';
 }
 
-/** Not every lane was ready within `loadTimeoutMs`. */
+/** The library had not passed pre-flight, or not every lane was ready, within `loadTimeoutMs`. */
 export class LoadTimeoutError extends LoadError {
   readonly code = 'ERR_HANDLER_LOAD_TIMEOUT';
   readonly timeoutMs: number;
+  /** Where the library hung, if it was in pre-flight. */
+  readonly step: PreflightStep | undefined;
 
-  constructor(timeoutMs: number, message: string, path: string, fields: ErrorFields = {}) {
+  constructor(
+    timeoutMs: number,
+    message: string,
+    path: string,
+    fields: ErrorFields & { step?: PreflightStep } = {},
+  ) {
     super(message, path, fields);
     this.timeoutMs = timeoutMs;
+    this.step = fields.step;
+  }
+}
+
+/**
+ * How a library failed in pre-flight. `crashed`: a signal ended the child process. `exited`: the library ended it.
+ * `thread-ended`: the library ended its thread. `threads-left`: threads of its own ran on after `handler_shutdown`.
+ * `self-test-failed`: the self-test was not answered as it should be. `not-started`, `child-failed`: there was no verdict.
+ */
+export type PreflightFailure =
+  | 'crashed'
+  | 'exited'
+  | 'thread-ended'
+  | 'threads-left'
+  | 'self-test-failed'
+  | 'not-started'
+  | 'child-failed';
+
+/** The library did in a child process what this process would not have survived, or failed its self-test. */
+export class PreflightError extends LoadError {
+  readonly code = 'ERR_HANDLER_PREFLIGHT';
+  readonly reason: PreflightFailure;
+  /** Which step it was. */
+  readonly step: PreflightStep;
+  /** The signal that ended the child process, if one did. */
+  readonly signal: NodeJS.Signals | undefined;
+  /** The code that the library ended the child process with, if it did. */
+  readonly exitCode: number | undefined;
+  /** The end of what was printed to stderr there. */
+  readonly stderr: string;
+
+  constructor(
+    failure: Pick<PreflightError, 'reason' | 'step' | 'stderr'> & {
+      signal?: NodeJS.Signals;
+      exitCode?: number;
+    },
+    message: string,
+    path: string,
+    fields: ErrorFields = {},
+  ) {
+    super(message, path, fields);
+    this.reason = failure.reason;
+    this.step = failure.step;
+    this.signal = failure.signal;
+    this.exitCode = failure.exitCode;
+    this.stderr = failure.stderr;
   }
 }
 

@@ -15,6 +15,7 @@ export interface LanePoolOptions {
   /** Threads there may ever be at once, replacements included. */
   maxThreads: number;
   resourceLimits: ResourceLimits | undefined;
+  env: Readonly<Record<string, string>>;
 }
 
 /** The part of Piscina's worker that its load balancer is given and that is used here. */
@@ -27,7 +28,7 @@ interface BalancedWorker {
 export class LanePool {
   readonly #piscina: Piscina;
 
-  constructor({ threads, maxThreads, resourceLimits }: LanePoolOptions) {
+  constructor({ threads, maxThreads, resourceLimits, env }: LanePoolOptions) {
     this.#piscina = new Piscina({
       minThreads: threads,
       maxThreads,
@@ -37,6 +38,8 @@ export class LanePool {
       recordTiming: false,
       // Flags of the host (loaders, inspectors) are not meant for threads that only run native code.
       execArgv: [],
+      // Nor is its environment, secrets and all.
+      env: { ...env },
       ...(resourceLimits === undefined ? {} : { resourceLimits }),
     });
     // A thread's death rejects the task of its lane, which is where it is dealt with. Without a listener

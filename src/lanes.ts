@@ -96,10 +96,11 @@ export class Lanes {
   #retry: NodeJS.Timeout | null = null;
 
   constructor(parts: LanesParts) {
-    const { threads, maxStuckLanes, resourceLimits } = parts.options;
+    const { threads, maxStuckLanes, resourceLimits, env } = parts.options;
     this.#parts = parts;
     this.#lanes = new Array(parts.ring.layout.lanes).fill(undefined);
-    this.#pool = new LanePool({ threads, maxThreads: threads + maxStuckLanes, resourceLimits });
+    const maxThreads = threads + maxStuckLanes;
+    this.#pool = new LanePool({ threads, maxThreads, resourceLimits, env });
   }
 
   /**

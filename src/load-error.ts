@@ -11,12 +11,17 @@ import {
 import type { LoadFailure } from './lane-protocol.js';
 import type { VersionIdentity } from './request-errors.js';
 
-/** `path` is the library as the caller named it. */
+/** What a library may miss in pre-flight that it would find in this process. */
+const SEEN_IN_PREFLIGHT = '. In pre-flight it sees only the environment that the option env gives';
+
+/** `path` is the library as the caller named it, `where` what it was loaded by. */
 export function loadErrorFor(
   failure: LoadFailure,
   path: string,
   identity: VersionIdentity,
+  where: 'lane' | 'preflight' = 'lane',
 ): LoadError {
+  const hint = where === 'preflight' ? SEEN_IN_PREFLIGHT : '';
   switch (failure.kind) {
     case 'missing-symbol':
       return new MissingSymbolError(
@@ -35,7 +40,7 @@ export function loadErrorFor(
     case 'init-failed':
       return new InitFailedError(
         { code: failure.code, message: failure.message },
-        `handler_init of ${path} returned ${failure.code}${failure.message === '' ? '' : `: ${failure.message}`}`,
+        `handler_init of ${path} returned ${failure.code}${failure.message === '' ? '' : `: ${failure.message}`}${hint}`,
         path,
         identity,
       );

@@ -6,6 +6,7 @@ import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import type { ResourceLimits } from 'node:worker_threads';
 import { InvalidOptionError } from './errors.js';
+import { checkPreflight, type PreflightOptions } from './preflight/options.js';
 
 /** Options of one endpoint's versions. Given to the registry they are the default for all endpoints. */
 export interface EndpointOptions {
@@ -33,6 +34,16 @@ export interface EndpointOptions {
   stackBytes?: number;
   /** Limits of each lane's JavaScript heap, as for `worker_threads`; a lane needs about 8 MiB. Default: none. */
   resourceLimits?: ResourceLimits;
+  /**
+   * Whether a library is tried in a child process before it is loaded in this one, and with which self-test.
+   * Default `true`: without a self-test.
+   */
+  preflight?: boolean | PreflightOptions;
+  /**
+   * The environment of lanes (`process.env` in a worker thread) and of child processes. Default: empty. Native code in a
+   * thread calls `getenv` of the whole process and sees that process's environment all the same.
+   */
+  env?: Record<string, string>;
 }
 
 /** Options of a registry. */
@@ -48,7 +59,8 @@ export interface RegistryOptions extends EndpointOptions {
 }
 
 export type ResolvedEndpointOptions = Readonly<
-  Required<Omit<EndpointOptions, 'resourceLimits'>> & Pick<EndpointOptions, 'resourceLimits'>
+  Required<Omit<EndpointOptions, 'resourceLimits' | 'preflight'>> &
+    Pick<EndpointOptions, 'resourceLimits'> & { preflight: PreflightOptions | false }
 >;
 
 export interface ResolvedRegistryOptions {
@@ -109,6 +121,9 @@ const REGISTRY_RULES = {
   closeTimeoutMs: duration(10_000),
 } as const satisfies Record<string, NumberRule>;
 
+/** Endpoint options that are no numbers. */
+const OTHER_OPTIONS = ['resourceLimits', 'preflight', 'env'];
+
 const TIMEOUT_RULE: NumberRule = { ...duration(0, 0.001), infinity: true };
 
 /**
@@ -143,8 +158,8 @@ export function resolveEndpointOptions(
   const given = asObject(options) as Record<string, unknown>;
   const resolved: Record<string, unknown> = {};
   for (const name of Object.keys(given)) {
-    if (!Object.hasOwn(ENDPOINT_RULES, name) && name !== 'resourceLimits') {
-      const known = [...Object.keys(ENDPOINT_RULES), 'resourceLimits'].join(', ');
+    if (!Object.hasOwn(ENDPOINT_RULES, name) && !OTHER_OPTIONS.includes(name)) {
+      const known = [...Object.keys(ENDPOINT_RULES), ...OTHER_OPTIONS].join(', ');
       throw new InvalidOptionError(name, `there is no option '${name}' here; there are: ${known}`);
     }
   }
@@ -158,6 +173,10 @@ export function resolveEndpointOptions(
     checkLimits(limits);
     resolved['resourceLimits'] = limits;
   }
+  const { preflight, env } = given;
+  resolved['preflight'] =
+    preflight === undefined ? (base?.preflight ?? {}) : checkPreflight(preflight);
+  resolved['env'] = env === undefined ? (base?.env ?? {}) : checkEnv(env);
   return resolved as unknown as ResolvedEndpointOptions;
 }
 
@@ -173,6 +192,21 @@ function checkLimits(limits: unknown): void {
     unit: 'MiB',
     whole: false,
   });
+}
+
+/** A copy, since the caller may go on with its object, which may well be `process.env`. */
+function checkEnv(value: unknown): Record<string, string> {
+  const env = { ...(asObject(value, 'env') as Record<string, unknown>) };
+  for (const [name, text] of Object.entries(env)) {
+    const fits =
+      typeof text === 'string' && name !== '' && !/[=\0]/.test(name) && !text.includes('\0');
+    if (fits) continue;
+    throw new InvalidOptionError(
+      'env',
+      `env must map names to strings, without NUL and names without '='; got ${show(text)} for ${show(name)}`,
+    );
+  }
+  return env as Record<string, string>;
 }
 
 /**

@@ -18,6 +18,7 @@ import { type LaneCounts, Lanes } from './lanes.js';
 import { isMapped } from './library/mappings.js';
 import type { PrivateCopy } from './library/store.js';
 import { MAX_TIMER_MS, type ResolvedEndpointOptions } from './options.js';
+import type { PreflightReport } from './preflight/preflight.js';
 import { RegionTable } from './regions.js';
 import type { RequestContext, RequestPayload } from './request.js';
 import { notServing, type VersionIdentity } from './request-errors.js';
@@ -50,6 +51,8 @@ export interface LoadedHandler {
   readonly sha256: string;
   /** What the library says of itself. */
   readonly info: HandlerInfo;
+  /** What was learned when it was tried in a child process; null if `preflight` was false. */
+  readonly preflight: PreflightReport | null;
   readonly loadedAt: Date;
   readonly state: VersionState;
   /** Whether it takes no more requests and has not been retired. */
@@ -92,6 +95,7 @@ export interface VersionParts {
   /** The library as the caller named it. */
   path: string;
   copy: PrivateCopy;
+  preflight: PreflightReport | null;
   keepAlive: KeepAlive;
   report: Report;
 }
@@ -112,6 +116,7 @@ export class Version implements LoadedHandler {
   readonly version: number;
   readonly path: string;
   readonly options: ResolvedEndpointOptions;
+  readonly preflight: PreflightReport | null;
   loadedAt = new Date();
   info: HandlerInfo = { name: null, version: null, description: null };
   readonly #identity: VersionIdentity;
@@ -130,6 +135,7 @@ export class Version implements LoadedHandler {
     this.id = identity.endpoint;
     this.version = identity.version;
     this.path = parts.path;
+    this.preflight = parts.preflight;
     this.options = options;
     this.#identity = identity;
     this.#copy = copy;
@@ -183,18 +189,18 @@ export class Version implements LoadedHandler {
   // ---- loading → active | failed ---------------------------------------------------------------
 
   /**
-   * Starts the lanes and waits until all have loaded the library.
+   * Starts the lanes and waits until all have loaded the library, `timeoutMs` at most.
    *
    * @throws {LoadError} if they could not, or the reason of `signal`. Everything is undone, in the background
    * where native code hangs.
    */
-  async load(signal: AbortSignal): Promise<void> {
+  async load(timeoutMs: number, signal: AbortSignal): Promise<void> {
     const { loadTimeoutMs } = this.options;
     guardAtExit(this.#ring);
     try {
       await prepareExit();
       this.info = await pTimeout(this.#lanes.start(), {
-        milliseconds: loadTimeoutMs,
+        milliseconds: timeoutMs,
         signal,
         message: new LoadTimeoutError(
           loadTimeoutMs,

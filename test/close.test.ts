@@ -179,7 +179,7 @@ test('a load that takes too long: typed error, the active version untouched, not
   const had = await copies();
 
   const outcome = await failure(
-    registry.swap('it', fixture('slow_init'), { loadTimeoutMs: 300 }),
+    registry.swap('it', fixture('slow_init'), { loadTimeoutMs: 300, preflight: false }),
     'timeoutMs',
     'path',
     'version',

@@ -107,10 +107,16 @@ const REFUSALS: Record<string, Refusal> = {
   },
 };
 
-for (const [what, { path: makePath, error: ErrorClass, fields }] of Object.entries(REFUSALS)) {
+/** Each by a child process, which is the default, and by the lanes. */
+const CASES = Object.entries(REFUSALS).flatMap(([what, refusal]) => [
+  { what, ...refusal, preflight: true },
+  { what: `${what}, no pre-flight`, ...refusal, preflight: false },
+]);
+
+for (const { what, path: makePath, error: ErrorClass, fields, preflight } of CASES) {
   test(`${what}: refused, and the active version serves on, untouched`, async (t) => {
     // An id is forgotten once what its load has started is gone, which may take a busy machine long.
-    const options = { threads: 2, cancelGraceMs: 20_000 };
+    const options = { threads: 2, cancelGraceMs: 20_000, preflight };
     const { registry, cacheDir } = await openRegistry(t, options);
     const path = await makePath(await scratch(t));
     const failures: unknown[] = [];
@@ -171,7 +177,9 @@ test('a load that takes too long fails, and undoes itself when it can', async (t
   const { registry, cacheDir } = await openRegistry(t);
   const path = fixture('slow_init');
   const active = await registry.loadFrom('x', fixture('version_a'), { cancelGraceMs: 1 });
-  const error = await rejection(registry.loadFrom('x', path, { loadTimeoutMs: 100 }));
+  const error = await rejection(
+    registry.loadFrom('x', path, { loadTimeoutMs: 100, preflight: false }),
+  );
   t.true(error instanceof LoadTimeoutError);
   t.like(error, { code: 'ERR_HANDLER_LOAD_TIMEOUT', timeoutMs: 100, path, endpoint: 'x' });
   t.is(registry.get('x'), active);
@@ -183,7 +191,7 @@ test('a load that takes too long fails, and undoes itself when it can', async (t
 });
 
 test('without any grace, a refused load still says why', async (t) => {
-  const { registry } = await openRegistry(t, { cancelGraceMs: 0 });
+  const { registry } = await openRegistry(t, { cancelGraceMs: 0, preflight: false });
   t.like(await rejection(registry.load('wrong_abi')), { code: 'ERR_HANDLER_ABI_MISMATCH' });
   t.like(await rejection(registry.load('failing_init')), { code: 'ERR_HANDLER_INIT_FAILED' });
   await registry.load('echo');
@@ -216,7 +224,7 @@ test.serial('loads that are refused leave no thread behind', async (t) => {
     t.pass();
     return;
   }
-  const { registry } = await openRegistry(t, { threads: 2 });
+  const { registry } = await openRegistry(t, { threads: 2, preflight: false });
   await rejection(registry.loadFrom('x', fixture('wrong_abi')));
   const before = await threadCount();
   for (let round = 0; round < 5; round++) {

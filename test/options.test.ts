@@ -97,8 +97,8 @@ for (const [rules, resolveOptions] of [
 }
 
 test('there is a test for each number', (t) => {
-  const { resourceLimits, ...numbers } = endpoint({});
-  t.is(resourceLimits, undefined);
+  const { resourceLimits, preflight, env, ...numbers } = endpoint({});
+  t.deepEqual([resourceLimits, preflight, env], [undefined, {}, {}]);
   t.deepEqual(Object.keys(numbers).sort(), Object.keys(ENDPOINT).sort());
   const { handlersDir, cacheDir, endpoint: ofEndpoints, ...rest } = registry({});
   t.deepEqual([handlersDir, cacheDir, ofEndpoints], [resolve('handlers'), undefined, endpoint({})]);
@@ -154,6 +154,48 @@ test('options are an object', (t) => {
         instanceOf: InvalidOptionError,
       });
     }
+  }
+});
+
+test('preflight is a boolean, or says what the self-test is', (t) => {
+  const check = () => undefined;
+  const selfTest = { context: { requestId: 'r' }, request: null, check };
+  for (const [value, resolved] of [
+    [true, {}],
+    [false, false],
+    [{}, {}],
+    [{ selfTest }, { selfTest }],
+  ]) {
+    t.deepEqual(endpoint({ preflight: value })['preflight'], resolved);
+  }
+  const request = 'x';
+  const wrong = [null, 1, 'yes', [], { selfTests: {} }, { selfTest: 'x' }, { selfTest: {} }];
+  const wrongTests = [
+    { request, check: 'x' },
+    { request, timeoutMs: 1 },
+  ];
+  for (const value of [...wrong, ...wrongTests.map((each) => ({ selfTest: each }))]) {
+    const error = t.throws<InvalidOptionError>(() => endpoint({ preflight: value }), {
+      instanceOf: InvalidOptionError,
+    });
+    t.regex(error.option, /^preflight/);
+  }
+});
+
+test('env maps names to strings, and is copied', (t) => {
+  const env = { NAME: 'value', EMPTY: '' };
+  const resolved = endpoint({ env })['env'];
+  t.deepEqual(resolved, env);
+  env.NAME = 'changed';
+  t.deepEqual(resolved, { NAME: 'value', EMPTY: '' });
+  t.deepEqual(endpoint({ env: process.env })['env'], { ...process.env });
+  const nul = String.fromCharCode(0);
+  const wrong = [{ A: 1 }, { A: undefined }, { 'A=': 'x' }, { '': 'x' }];
+  for (const value of [null, [], 'A=1', ...wrong, { A: nul }, { [nul]: 'A' }]) {
+    const error = t.throws<InvalidOptionError>(() => endpoint({ env: value }), {
+      instanceOf: InvalidOptionError,
+    });
+    t.is(error.option, 'env');
   }
 });
 

@@ -36,7 +36,7 @@ async function run(t: ExecutionContext, body: string): Promise<End> {
   const cacheDir = await scratch(t);
   const source = `
     import { HandlerRegistry, exitProcess } from ${JSON.stringify(index)};
-    const options = ${JSON.stringify({ handlersDir: fixturesDir, cacheDir, threads: 2 })};
+    const options = ${JSON.stringify({ handlersDir: fixturesDir, cacheDir, threads: 2, preflight: false })};
     const registry = new HandlerRegistry(options);
     const echo = ${JSON.stringify(fixture('echo'))};
     const gate = () => {

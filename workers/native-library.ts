@@ -22,6 +22,26 @@ export function bindExit(): (code: number) => void {
   return loadCRuntime().func('_exit', 'void', ['int']);
 }
 
+/** The signal is in prctl(2); Linux's alone. */
+const PR_SET_PDEATHSIG = 1;
+const SIGKILL = 9;
+
+/**
+ * Sees to it that this process ends with its parent, and after `seconds` in any case, also while it is stuck in native code,
+ * where no timer of its own fires. Windows has neither.
+ */
+export function bindLifetime(parentPid: number, seconds: number): void {
+  if (process.platform === 'win32') return;
+  const runtime = loadCRuntime();
+  runtime.func('alarm', 'unsigned int', ['unsigned int'])(seconds);
+  if (process.platform !== 'linux') return;
+  // prctl is variadic, which on the platforms that Node has for Linux is called like any other function.
+  const words = Array(4).fill('unsigned long');
+  runtime.func('prctl', 'int', ['int', ...words])(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+  // It may have ended before this process could ask.
+  if (process.ppid !== parentPid) process.exit(1);
+}
+
 /** Piscina may give a later lane the thread of an earlier one. */
 let configured = false;
 
@@ -79,13 +99,15 @@ export class NativeLibrary {
   readonly #library: LibraryHandle;
 
   /**
-   * Maps the library, or joins the mapping that another lane made.
+   * Maps the library, or joins the mapping that another lane made. `opened` is called once it is mapped and before
+   * anything of it is called.
    *
    * @throws {LibraryRefused} if the loader refuses it, a required symbol is missing or the ABI is not ours.
    */
-  constructor(path: string) {
+  constructor(path: string, opened?: () => void) {
     this.#library = openLibrary(path);
     try {
+      opened?.();
       this.#checkAbi();
       this.call = this.#require('handler_entry', 'int32_t', [
         'uintptr_t',

@@ -1,9 +1,8 @@
 /**
  * Runs one request at a time on one lane: from a slot of the ring through `handler_entry` and back.
  *
- * The handler writes its response into this lane's window, which has room for the largest response there
- * may be. Pages of it that no response ever reached cost nothing. A response that fits is then copied into its
- * slot; a larger one goes to the host in a buffer of its own, which is handed over, not copied again.
+ * The handler writes its response into this lane's window. A response that fits is then copied into its slot; a larger one
+ * goes to the host in a buffer of its own, which is handed over, not copied again.
  */
 
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
@@ -21,14 +20,13 @@ import {
   slotAt,
   slotDoubleAt,
 } from '../src/ring/layout.js';
-import { reserveShared } from '../src/shared-memory.js';
 import type { CallFrame } from './call-frame.js';
 import type { NativeLibrary, NativeMemory } from './native-library.js';
+import { ResponseWindow } from './response-window.js';
 
 /** HANDLER_RESPONSE_TOO_LARGE in include/handler.h. */
 const RESPONSE_TOO_LARGE_CODE = -2147483001;
 
-const decoder = new TextDecoder();
 const encoder = new TextEncoder();
 
 export class Server {
@@ -39,8 +37,7 @@ export class Server {
   readonly #port: MessagePort;
   readonly #ringAddress: number;
   readonly #maxPayloadBytes: number;
-  readonly #window: Uint8Array;
-  readonly #windowAddress: number;
+  readonly #window: ResponseWindow;
   /** Request memory outside the ring, by region id. The buffer is kept so that its address stays valid. */
   readonly #regions = new Map<number, { memory: SharedArrayBuffer; address: number }>();
   #mailRead: number;
@@ -59,10 +56,7 @@ export class Server {
     this.#port = task.port;
     this.#ringAddress = memory.addressOf(ring.bytes);
     this.#maxPayloadBytes = task.maxPayloadBytes;
-    // Messages of handler_fail need room too.
-    const windowBytes = Math.max(task.maxPayloadBytes, ROOM_BYTES);
-    this.#window = new Uint8Array(reserveShared(windowBytes), 0, windowBytes);
-    this.#windowAddress = memory.addressOf(this.#window);
+    this.#window = new ResponseWindow(memory, frame, task.maxPayloadBytes);
     this.#mailRead = task.mail;
     for (const region of task.regions) this.#addRegion(region.id, region.memory);
   }
@@ -116,17 +110,12 @@ export class Server {
 
   /** Offers the window for a response. */
   offerResponse(): void {
-    this.#frame.setResponse(this.#windowAddress, this.#window.length);
+    this.#window.offer();
   }
 
-  /** The message that the handler left with an error code, at most as long as a slot's room. */
+  /** The message that the handler left with an error code. */
   readMessage(): string {
-    const length = Math.min(this.#frame.responseLength, ROOM_BYTES);
-    const bytes = new Uint8Array(length);
-    if (length > 0 && this.#responseDefect(length) === null) {
-      this.#memory.copy(this.#memory.addressOf(bytes), this.#frame.responseAddress, length);
-    }
-    return decoder.decode(bytes);
+    return this.#window.readMessage();
   }
 
   /** Takes the response over into the slot. */
@@ -140,11 +129,11 @@ export class Server {
     } else if (code !== 0) {
       words[slotAt(layout, slot) + SLOT.HANDLER_CODE] = code;
       const messageLength = Math.min(length, ROOM_BYTES);
-      const readable = this.#responseDefect(messageLength) === null;
+      const readable = this.#window.defect(messageLength) === null;
       this.#finish(slot, STATUS.HANDLER_FAILED, readable ? messageLength : 0);
       if (readable) this.#copyToRoom(slot, address, messageLength);
     } else {
-      const defect = this.#responseDefect(length);
+      const defect = this.#window.defect(length);
       if (defect !== null) {
         this.#finish(slot, STATUS.INVALID_RESPONSE, this.#writeToRoom(slot, defect));
       } else if (length > this.#maxPayloadBytes) {
@@ -154,25 +143,10 @@ export class Server {
         this.#copyToRoom(slot, address, length);
       } else {
         this.#finish(slot, STATUS.OK_POSTED, length);
-        this.#post(slot, address, length);
+        this.#post(slot, length);
       }
     }
-    if (this.#isOwn(address)) this.#library.release?.(frame.response);
-  }
-
-  /** What is wrong with the memory that the handler says holds its response; null if nothing can be told. */
-  #responseDefect(length: number): string | null {
-    const address = this.#frame.responseAddress;
-    if (address === 0) return length === 0 ? null : `a null pointer with ${length} bytes`;
-    if (this.#isOwn(address)) return null;
-    const room = this.#window.length - (address - this.#windowAddress);
-    return length > room ? `${length} bytes in ${room} bytes of the host's memory` : null;
-  }
-
-  /** Whether an address is memory of the handler's own, which it wants back. */
-  #isOwn(address: number): boolean {
-    const offset = address - this.#windowAddress;
-    return address !== 0 && (offset < 0 || offset >= this.#window.length);
+    if (this.#window.isOwn()) this.#library.release?.(frame.response);
   }
 
   #copyToRoom(slot: number, address: number, length: number): void {
@@ -189,9 +163,8 @@ export class Server {
   }
 
   /** Sends a large response in a buffer of its own. Must come before `complete`. */
-  #post(slot: number, address: number, length: number): void {
-    const bytes = new Uint8Array(length);
-    this.#memory.copy(this.#memory.addressOf(bytes), address, length);
+  #post(slot: number, length: number): void {
+    const bytes = this.#window.read(length);
     const message: LaneMessage = { type: 'response', slot, bytes: bytes.buffer };
     this.#port.postMessage(message, [bytes.buffer]);
   }

@@ -1,0 +1,172 @@
+/**
+ * One pre-flight child from start to end: what it said, how it ended and why. Judging that is somebody else's (judge.ts).
+ *
+ * The child never outlives the wait: it is killed when the time is up or the signal is aborted, and ends by itself when this
+ * process does.
+ */
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import type { Readable, Writable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
+import { deferred } from '../deferred.js';
+import { childEnv } from './env.js';
+import { MESSAGES_FD, type PreflightMessage, type PreflightTask } from './protocol.js';
+
+const childFile = fileURLToPath(new URL('../../workers/preflight.js', import.meta.url));
+
+/** Of what the library prints, the end is kept: it says why a process was aborted. */
+const KEPT_STDERR_CHARACTERS = 2000;
+/** A child that has ended may have left its pipes to a child of its own. */
+const PIPES_AFTER_END_MS = 1000;
+/** How often it is looked at whether the child's only thread of interest is still there. */
+const LOOK_MS = 200;
+
+/** How a child ended, first cause first. */
+export type ChildEnd =
+  | { how: 'exited'; exitCode: number }
+  | { how: 'crashed'; signal: NodeJS.Signals }
+  /** Its thread is gone but the process is not: `pthread_exit`. It was killed. */
+  | { how: 'thread-ended' }
+  /** It was killed when the time was up. */
+  | { how: 'timed-out' }
+  /** It was killed because nobody wanted the library any more. */
+  | { how: 'aborted' }
+  /** There could be no child. */
+  | { how: 'not-started'; cause: unknown };
+
+export interface ChildReport {
+  messages: PreflightMessage[];
+  end: ChildEnd;
+  /** The end of what was printed to stderr. */
+  stderr: string;
+  tookMs: number;
+}
+
+export interface ChildOptions {
+  task: Omit<PreflightTask, 'parentPid' | 'lifetimeSeconds'>;
+  /** The self-test's context and request, as they lie in memory. */
+  body: Uint8Array;
+  env: Readonly<Record<string, string>>;
+  timeoutMs: number;
+  signal: AbortSignal | undefined;
+}
+
+/** Resolves when the child has ended. Never rejects. */
+export async function runChild(options: ChildOptions): Promise<ChildReport> {
+  const startedMs = performance.now();
+  const { task, body, timeoutMs, signal } = options;
+  const messages: PreflightMessage[] = [];
+  let stderr = '';
+  let killedFor: ChildEnd | null = null;
+  let child: ChildProcess;
+  const report = (end: ChildEnd): ChildReport => ({
+    messages,
+    end,
+    stderr: stderr.trim(),
+    tookMs: performance.now() - startedMs,
+  });
+  if (signal?.aborted === true) return report({ how: 'aborted' });
+  try {
+    child = spawn(process.execPath, [childFile], {
+      env: childEnv(options.env),
+      stdio: ['pipe', 'ignore', 'pipe', 'pipe'],
+      windowsHide: true,
+    });
+  } catch (cause) {
+    return report({ how: 'not-started', cause });
+  }
+  const kill = (why: ChildEnd): void => {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    killedFor ??= why;
+    child.kill('SIGKILL');
+  };
+  const onAbort = () => kill({ how: 'aborted' });
+  // One more turn of the event loop: if this thread was busy, the child may have ended long ago.
+  const timer = setTimeout(() => setImmediate(() => kill({ how: 'timed-out' })), timeoutMs);
+  const look = watchThread(child, () => kill({ how: 'thread-ended' }));
+  signal?.addEventListener('abort', onAbort);
+  readLines(child.stdio[MESSAGES_FD] as Readable, (line) => messages.push(line));
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    stderr = (stderr + text).slice(-KEPT_STDERR_CHARACTERS);
+  });
+  const lifetimeSeconds = Math.ceil(timeoutMs / 1000) + 1;
+  sendTask(child.stdin, { ...task, parentPid: process.pid, lifetimeSeconds }, body);
+  try {
+    const end = await ended(child);
+    return report(killedFor ?? end);
+  } finally {
+    clearTimeout(timer);
+    clearInterval(look);
+    signal?.removeEventListener('abort', onAbort);
+  }
+}
+
+function sendTask(stdin: Writable | null, task: PreflightTask, body: Uint8Array): void {
+  // A child that ends before it has read its task says so by how it ends.
+  stdin?.on('error', () => undefined);
+  stdin?.write(`${JSON.stringify(task)}\n`);
+  stdin?.end(body);
+}
+
+function readLines(stream: Readable, take: (message: PreflightMessage) => void): void {
+  let rest = '';
+  stream.setEncoding('utf8').on('data', (text: string) => {
+    const lines = (rest + text).split('\n');
+    rest = lines.pop() ?? '';
+    for (const line of lines) take(parse(line));
+  });
+}
+
+/** A library can write to any descriptor, so a line may be anything. */
+function parse(line: string): PreflightMessage {
+  try {
+    const message: unknown = JSON.parse(line);
+    if (typeof message === 'object' && message !== null && 'type' in message) {
+      return message as PreflightMessage;
+    }
+  } catch {
+    // Told below.
+  }
+  return { type: 'failed', message: `something else was written to descriptor ${MESSAGES_FD}` };
+}
+
+/** Resolves when the process has ended and what it has written has been read. */
+async function ended(child: ChildProcess): Promise<ChildEnd> {
+  const { promise, resolve } = deferred<ChildEnd>();
+  child.once('error', (cause) => {
+    // Also emitted when a process that runs cannot be killed; that one has a pid.
+    if (child.pid === undefined) resolve({ how: 'not-started', cause });
+  });
+  child.once('exit', (exitCode, signal) => {
+    const end: ChildEnd =
+      signal === null ? { how: 'exited', exitCode: exitCode ?? 0 } : { how: 'crashed', signal };
+    const pipes = setTimeout(() => {
+      // One more turn of the event loop, which reads what is there.
+      setImmediate(() => resolve(end));
+    }, PIPES_AFTER_END_MS);
+    child.once('close', () => {
+      clearTimeout(pipes);
+      resolve(end);
+    });
+  });
+  const end = await promise;
+  for (const stream of child.stdio) stream?.destroy();
+  return end;
+}
+
+/**
+ * A process whose first thread has ended while others go on is a zombie that never exits, and no event tells. Seen
+ * twice, since every process is one for a moment when it ends.
+ */
+function watchThread(child: ChildProcess, gone: () => void): NodeJS.Timeout | undefined {
+  if (process.platform !== 'linux') return undefined;
+  let seen = 0;
+  return setInterval(async () => {
+    const text = await readFile(`/proc/${child.pid}/stat`, 'latin1').catch(() => '');
+    // The state comes after the program's name, which may contain anything (proc_pid_stat(5)).
+    const isZombie = text.slice(text.lastIndexOf(')') + 2).startsWith('Z');
+    seen = isZombie ? seen + 1 : 0;
+    if (seen === 2) gone();
+  }, LOOK_MS);
+}

@@ -1,0 +1,112 @@
+/**
+ * Pre-flight: before this process loads a library, a short-lived child process loads the same private copy and does to it all
+ * that will be done here. What would have crashed or hung this process is an error of the load.
+ *
+ * The same bytes are tried again at every load: the outcome depends on more than them (dependencies, files, the
+ * environment), and one that was remembered might not be true any more.
+ */
+
+import { strict as assert } from 'node:assert';
+import { PreflightError } from '../errors.js';
+import type { HandlerInfo } from '../lane-protocol.js';
+import { messageOf } from '../library/system-errors.js';
+import type { ResolvedEndpointOptions } from '../options.js';
+import { encodeRequest } from '../request.js';
+import type { VersionIdentity } from '../request-errors.js';
+import { HandlerResponse } from '../response.js';
+import { contextBytes } from '../ring/layout.js';
+import { type ChildReport, runChild } from './child.js';
+import { judge } from './judge.js';
+import type { SelfTest } from './options.js';
+import type { PreflightTask } from './protocol.js';
+
+/** What a pre-flight learned about a library that passed. Null is what this platform does not tell. */
+export interface PreflightReport {
+  /** Milliseconds from the start of the child process to its end. */
+  tookMs: number;
+  /** What the library says of itself. */
+  info: HandlerInfo;
+  /** Whether unloading it took it out of memory. If not, every version that is replaced leaves its copy behind. */
+  unloads: boolean | null;
+  /** Threads that it had started and that were there after `handler_shutdown`. */
+  threadsLeft: number | null;
+  /** Descriptors that were open after the unload and had not been before the load. */
+  descriptorsLeft: number | null;
+  /** Milliseconds that the self-test's request took; null without one. */
+  selfTestMs: number | null;
+}
+
+export interface PreflightParts {
+  /** The library as the caller named it. */
+  path: string;
+  /** The private copy. */
+  copyPath: string;
+  identity: VersionIdentity;
+  options: ResolvedEndpointOptions;
+  /** What is left of `loadTimeoutMs`. */
+  timeoutMs: number;
+  signal: AbortSignal;
+}
+
+/**
+ * Resolves with what was learned once the child has ended.
+ *
+ * @throws {LoadError} if the library must not be loaded here, or the reason of `signal`.
+ */
+export async function preflight(parts: PreflightParts): Promise<PreflightReport> {
+  const { path, copyPath, identity, options, timeoutMs, signal } = parts;
+  const { maxPayloadBytes, stackBytes, env } = options;
+  const { selfTest } = options.preflight || {};
+  const { lengths, body } = encodeSelfTest(selfTest, maxPayloadBytes);
+  const child = await runChild({
+    task: { libraryPath: copyPath, stackBytes, maxPayloadBytes, selfTest: lengths },
+    body,
+    env,
+    timeoutMs,
+    signal,
+  });
+  if (child.end.how === 'aborted') throw signal.reason;
+  const { loadTimeoutMs } = options;
+  const report = judge(child, { path, identity, loadTimeoutMs });
+  if (selfTest?.check !== undefined) await checkResponse(selfTest.check, child, { path, identity });
+  return report;
+}
+
+/** The self-test's request as it lies in a lane's memory: context, then request. */
+export function encodeSelfTest(
+  selfTest: SelfTest | undefined,
+  maxPayloadBytes: number,
+): { lengths: PreflightTask['selfTest']; body: Uint8Array } {
+  if (selfTest === undefined) return { lengths: null, body: new Uint8Array() };
+  const encoded = encodeRequest(selfTest.context, selfTest.request, maxPayloadBytes);
+  const { requestIdLength, metadataLength, byteLength: requestLength } = encoded;
+  const requestAt = contextBytes(requestIdLength, metadataLength);
+  const body = Buffer.alloc(requestAt + requestLength);
+  body.write(encoded.requestId, 0, 'utf8');
+  if (requestAt > 0) body.write(encoded.metadata, requestIdLength + 1, 'utf8');
+  if (typeof encoded.body === 'string') body.write(encoded.body, requestAt, 'utf8');
+  else body.set(encoded.body, requestAt);
+  return { lengths: { requestIdLength, metadataLength, requestLength }, body };
+}
+
+/** Gives the self-test's response to the caller's own check. */
+async function checkResponse(
+  check: NonNullable<SelfTest['check']>,
+  { messages, stderr }: ChildReport,
+  { path, identity }: Pick<PreflightParts, 'path' | 'identity'>,
+): Promise<void> {
+  const response = messages.find((message) => message.type === 'response');
+  assert(response !== undefined, 'a self-test that passed has a response');
+  const bytes = new Uint8Array(Buffer.from(response.bytes, 'base64'));
+  try {
+    const said = await check(new HandlerResponse(bytes, identity.version, 0, response.ranMs));
+    if (said === false) throw new Error('false');
+  } catch (cause) {
+    throw new PreflightError(
+      { reason: 'self-test-failed', step: 'self-test', stderr },
+      `the self-test of ${path} was answered, but its check says: ${messageOf(cause)}`,
+      path,
+      { ...identity, cause },
+    );
+  }
+}

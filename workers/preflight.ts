@@ -1,0 +1,157 @@
+/**
+ * The pre-flight child: does to a library, step by step, all that the host will do to it, and says before each step what
+ * comes next. If the library crashes, hangs or ends the process, the host knows by the last message where.
+ *
+ * Everything is synchronous: native code blocks this thread anyway, and no thread of Node's own starts in between, which would
+ * look like one of the library's.
+ */
+
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { listsFile } from '../src/library/mappings.js';
+import {
+  MESSAGES_FD,
+  type PreflightMessage,
+  type PreflightStep,
+  type PreflightTask,
+} from '../src/preflight/protocol.js';
+import { contextBytes } from '../src/ring/layout.js';
+import { CallFrame } from './call-frame.js';
+import {
+  ABI_VERSION,
+  bindLifetime,
+  LibraryRefused,
+  NativeLibrary,
+  NativeMemory,
+} from './native-library.js';
+import { ResponseWindow } from './response-window.js';
+
+const STDIN_FD = 0;
+/** A thread that was joined may still be listed for a moment. */
+const THREAD_END_MS = 200;
+
+const isLinux = process.platform === 'linux';
+
+function tell(message: PreflightMessage): void {
+  writeFileSync(MESSAGES_FD, `${JSON.stringify(message)}\n`);
+}
+
+function begin(step: PreflightStep): void {
+  tell({ type: 'step', step, atMs: performance.now() });
+}
+
+function readTask(): { task: PreflightTask; body: Buffer } {
+  const input = readFileSync(STDIN_FD);
+  const end = input.indexOf('\n');
+  return {
+    task: JSON.parse(input.toString('utf8', 0, end)) as PreflightTask,
+    body: input.subarray(end + 1),
+  };
+}
+
+function run(task: PreflightTask, body: Buffer): void {
+  // First of all, since koffi takes the size of the stack only before anything is loaded.
+  const memory = new NativeMemory(task.stackBytes);
+  bindLifetime(task.parentPid, task.lifetimeSeconds);
+  const frame = new CallFrame(memory, ABI_VERSION);
+  const window = new ResponseWindow(memory, frame, task.maxPayloadBytes);
+  const threadsBefore = namesIn('/proc/self/task');
+  const descriptorsBefore = namesIn('/proc/self/fd');
+
+  begin('open');
+  const library = new NativeLibrary(task.libraryPath, () => begin('abi'));
+  begin('info');
+  tell({ type: 'info', info: library.info() });
+  begin('init');
+  frame.setEmptyContext();
+  window.offer();
+  const code = library.initialise(frame.context, frame.response);
+  if (code !== 0) {
+    throw new LibraryRefused({ kind: 'init-failed', code, message: window.readMessage() });
+  }
+  if (task.selfTest !== null) {
+    begin('self-test');
+    selfTest(task.selfTest, body, task.maxPayloadBytes, { memory, frame, window, library });
+  }
+  begin('shutdown');
+  library.shutDown();
+  tell({ type: 'left', threads: threadsLeft(threadsBefore) });
+  begin('unload');
+  library.unload();
+  const unloads = isLinux ? !isMapped(task.libraryPath) : null;
+  const descriptors = namesIn('/proc/self/fd');
+  tell({ type: 'unloaded', unloads, descriptors: countNew(descriptors, descriptorsBefore) });
+  begin('exit');
+}
+
+/** One request, as a lane would run it. */
+function selfTest(
+  lengths: NonNullable<PreflightTask['selfTest']>,
+  body: Buffer,
+  maxPayloadBytes: number,
+  native: {
+    memory: NativeMemory;
+    frame: CallFrame;
+    window: ResponseWindow;
+    library: NativeLibrary;
+  },
+): void {
+  const { memory, frame, window, library } = native;
+  const { requestIdLength, metadataLength, requestLength } = lengths;
+  // Memory of its own, aligned as the ring's is.
+  const bytes = new Uint8Array(body.length + 1);
+  bytes.set(body);
+  const address = memory.addressOf(bytes);
+  frame.setUncancelledContext(address, requestIdLength, metadataLength);
+  frame.setRequest(address + contextBytes(requestIdLength, metadataLength), requestLength);
+  window.offer();
+  const startedMs = performance.now();
+  const handlerCode = library.call(frame.context, frame.request, frame.response);
+  const ranMs = performance.now() - startedMs;
+  const length = frame.responseLength;
+  const defect = window.defect(length);
+  if (handlerCode !== 0) {
+    tell({ type: 'self-test-failed', handlerCode, message: window.readMessage() });
+  } else if (defect !== null) {
+    tell({ type: 'self-test-failed', handlerCode, message: `its response is ${defect}` });
+  } else if (length > maxPayloadBytes) {
+    const message = `its response has ${length} bytes, and maxPayloadBytes is ${maxPayloadBytes}`;
+    tell({ type: 'self-test-failed', handlerCode, message });
+  } else {
+    const response = Buffer.from(window.read(length).buffer).toString('base64');
+    tell({ type: 'response', bytes: response, ranMs });
+  }
+  if (window.isOwn()) library.release?.(frame.response);
+}
+
+/** The threads that the library has started and that have not ended. */
+function threadsLeft(before: Set<string> | null): number | null {
+  const endMs = performance.now() + THREAD_END_MS;
+  for (;;) {
+    const left = countNew(namesIn('/proc/self/task'), before);
+    if (left === null || left === 0 || performance.now() > endMs) return left;
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+  }
+}
+
+function namesIn(directory: string): Set<string> | null {
+  return isLinux ? new Set(readdirSync(directory)) : null;
+}
+
+function countNew(names: Set<string> | null, before: Set<string> | null): number | null {
+  if (names === null || before === null) return null;
+  return [...names].filter((name) => !before.has(name)).length;
+}
+
+function isMapped(path: string): boolean {
+  return listsFile(readFileSync('/proc/self/maps', 'utf8'), path);
+}
+
+try {
+  const { task, body } = readTask();
+  run(task, body);
+} catch (error) {
+  if (error instanceof LibraryRefused) tell({ type: 'refused', failure: error.failure });
+  else tell({ type: 'failed', message: error instanceof Error ? error.message : String(error) });
+}
+// Not left to the event loop: a library may have put something there that keeps it alive.
+process.exit(0);

@@ -1,0 +1,64 @@
+/**
+ * The memory that a handler is offered for its response, and what can be told about the response that it says it has given.
+ *
+ * The window has room for the largest response there may be. Pages of it that no response ever reached cost nothing.
+ */
+
+import { ROOM_BYTES } from '../src/ring/layout.js';
+import { reserveShared } from '../src/shared-memory.js';
+import type { CallFrame } from './call-frame.js';
+import type { NativeMemory } from './native-library.js';
+
+const decoder = new TextDecoder();
+
+export class ResponseWindow {
+  readonly #memory: NativeMemory;
+  readonly #frame: CallFrame;
+  readonly #bytes: Uint8Array;
+  readonly #address: number;
+
+  constructor(memory: NativeMemory, frame: CallFrame, maxPayloadBytes: number) {
+    this.#memory = memory;
+    this.#frame = frame;
+    // Messages of handler_fail need room too.
+    const length = Math.max(maxPayloadBytes, ROOM_BYTES);
+    this.#bytes = new Uint8Array(reserveShared(length), 0, length);
+    this.#address = memory.addressOf(this.#bytes);
+  }
+
+  /** Offers the window for a response. */
+  offer(): void {
+    this.#frame.setResponse(this.#address, this.#bytes.length);
+  }
+
+  /** What is wrong with the memory that the handler says holds its response; null if nothing can be told. */
+  defect(length: number): string | null {
+    const address = this.#frame.responseAddress;
+    if (address === 0) return length === 0 ? null : `a null pointer with ${length} bytes`;
+    if (this.isOwn()) return null;
+    const room = this.#bytes.length - (address - this.#address);
+    return length > room ? `${length} bytes in ${room} bytes of the host's memory` : null;
+  }
+
+  /** Whether the response is in memory of the handler's own, which it wants back. */
+  isOwn(): boolean {
+    const address = this.#frame.responseAddress;
+    const offset = address - this.#address;
+    return address !== 0 && (offset < 0 || offset >= this.#bytes.length);
+  }
+
+  /** The response's first `length` bytes, in a buffer of their own. It must have no defect. */
+  read(length: number): Uint8Array<ArrayBuffer> {
+    const bytes = new Uint8Array(length);
+    if (length > 0) {
+      this.#memory.copy(this.#memory.addressOf(bytes), this.#frame.responseAddress, length);
+    }
+    return bytes;
+  }
+
+  /** The message that the handler left with an error code, at most as long as a slot's room. */
+  readMessage(): string {
+    const length = Math.min(this.#frame.responseLength, ROOM_BYTES);
+    return this.defect(length) === null ? decoder.decode(this.read(length)) : '';
+  }
+}
