@@ -71,6 +71,12 @@ test('loads and executes a handler from CommonJS', async (t) => {
   t.deepEqual(await runScript('commonjs.cjs', source), { text: 'hello', version: 1 });
 });
 
+test('its command runs', async (t) => {
+  const command = join(project, 'node_modules/.bin/changeover');
+  const inspection = JSON.parse(await run(command, 'inspect', '--json', fixture('echo')));
+  t.like(inspection, { path: fixture('echo'), refused: null });
+});
+
 test('is installed here, not linked', async (t) => {
   const source = `import { fileURLToPath } from 'node:url';
     console.log(JSON.stringify(fileURLToPath(import.meta.resolve('changeover'))));`;

@@ -1,0 +1,168 @@
+/** What is wrong with a library, or soon will be, and what to do: from facts, without looking at anything. */
+
+import type { PreflightReport } from '../preflight/preflight.js';
+import type { ElfFacts } from './elf-facts.js';
+
+export interface Warning {
+  /** A stable name. */
+  code: string;
+  message: string;
+  fix: string;
+}
+
+const HANDLER_SYMBOLS = new Set([
+  'handler_abi_version',
+  'handler_entry',
+  'handler_init',
+  'handler_shutdown',
+  'handler_info',
+  'handler_release',
+]);
+
+/** What the linker adds to every library on some platforms. */
+const LINKER_SYMBOLS = new Set(['_init', '_fini', '_edata', '_end', '__bss_start', '_etext']);
+
+/** What a handler must not call, because it is the whole process's (docs/abi.md). */
+const FORBIDDEN = [
+  'exit',
+  '_exit',
+  '_Exit',
+  'quick_exit',
+  'pthread_exit',
+  'fork',
+  'vfork',
+  'daemon',
+  'signal',
+  'sigaction',
+  'setlocale',
+  'chdir',
+  'umask',
+  'setenv',
+  'putenv',
+];
+
+const MAX_NAMES = 5;
+
+/** Symbols that others can see and that the ABI has no use for. */
+export function strayExports(elf: ElfFacts): string[] {
+  return (elf.exported ?? [])
+    .map(({ name }) => name)
+    .filter((name) => !HANDLER_SYMBOLS.has(name) && !LINKER_SYMBOLS.has(name));
+}
+
+/** `nodeExports` are the names that the node binary exports. */
+export function elfAdvice(elf: ElfFacts, nodeExports: ReadonlySet<string>): Warning[] {
+  const warnings: Warning[] = [];
+  const warn = (code: string, message: string, fix: string) =>
+    warnings.push({ code, message, fix });
+  const stray = strayExports(elf);
+  if (stray.length > 0) {
+    warn(
+      'exports',
+      `exports ${list(stray)}, which the host has no use for and others may collide with`,
+      'compile with -fvisibility=hidden; for static libraries that you link in: -Wl,--exclude-libs,ALL',
+    );
+  }
+  const shadowed = elf.symbolic ? [] : stray.filter((name) => nodeExports.has(name));
+  if (shadowed.length > 0) {
+    warn(
+      'interposable',
+      `${list(shadowed)} ${shadowed.length === 1 ? 'is' : 'are'} exported by node too, and calls may reach that one`,
+      'link with -Wl,-Bsymbolic, or hide them as above',
+    );
+  }
+  const unique = (elf.exported ?? []).filter(({ binding }) => binding === 'unique');
+  if (unique.length > 0) {
+    warn(
+      'unique-symbols',
+      `has unique symbols (${list(unique.map(({ name }) => name))}): it is never unloaded, and each new version stays in memory`,
+      'compile with -fno-gnu-unique; if they come with -static-libstdc++: -Wl,--exclude-libs,ALL',
+    );
+  }
+  if (elf.noDelete) {
+    warn('nodelete', 'is marked never to be unloaded', 'leave out -Wl,-z,nodelete');
+  }
+  const imported = new Set(elf.imported);
+  const registers = imported.has('__cxa_thread_atexit') || imported.has('__cxa_thread_atexit_impl');
+  if (registers) {
+    warn(
+      'thread-local-destructors',
+      'has thread-locals with destructors: it stays in memory until a later unload',
+      'keep plain data in thread_local, or none',
+    );
+  }
+  if (elf.staticTls) {
+    warn(
+      'static-tls',
+      'has initial-exec thread-locals, whose room in a process soon runs out',
+      'leave out -ftls-model=initial-exec, also in libraries that you link in',
+    );
+  }
+  if (elf.executableStack) {
+    warn(
+      'executable-stack',
+      'asks for an executable stack, for the whole process',
+      'link with -Wl,-z,noexecstack; assembler files want .section .note.GNU-stack,"",@progbits',
+    );
+  }
+  if (elf.textRelocations) {
+    warn(
+      'text-relocations',
+      'its code has to be written to when it is loaded',
+      'compile all of it with -fPIC',
+    );
+  }
+  if (!elf.relro) {
+    warn('no-relro', 'its tables of addresses stay writable', 'link with -Wl,-z,relro');
+  }
+  const relative = elf.searchPaths.filter((path) => !path.startsWith('/'));
+  if (relative.length > 0) {
+    warn(
+      'relative-search-path',
+      `looks for its dependencies in ${list(relative)}, but is loaded from a copy elsewhere`,
+      'link them in statically, or use an absolute rpath',
+    );
+  }
+  const forbidden = FORBIDDEN.filter((name) => imported.has(name));
+  if (forbidden.length > 0) {
+    warn(
+      'forbidden-calls',
+      `calls ${list(forbidden)}, which would concern the whole process`,
+      'leave that to the host; return an error instead',
+    );
+  }
+  return warnings;
+}
+
+/** What pre-flight saw, where the file itself has not told it already. */
+export function preflightAdvice(report: PreflightReport, known: readonly Warning[]): Warning[] {
+  const warnings: Warning[] = [];
+  const pinning = ['unique-symbols', 'nodelete', 'thread-local-destructors'];
+  if (report.unloads === false && !known.some(({ code }) => pinning.includes(code))) {
+    warnings.push({
+      code: 'not-unloaded',
+      message: 'stays in memory after it was unloaded, and so will each new version',
+      fix: 'look for the causes above in the libraries that it needs, or for a dlopen of itself',
+    });
+  }
+  if ((report.threadsLeft ?? 0) > 0) {
+    warnings.push({
+      code: 'threads-left',
+      message: `${report.threadsLeft} of its threads run on after handler_shutdown`,
+      fix: 'join every thread in handler_shutdown',
+    });
+  }
+  if ((report.descriptorsLeft ?? 0) > 0) {
+    warnings.push({
+      code: 'descriptors-left',
+      message: `leaves ${report.descriptorsLeft} file descriptors open when it is unloaded`,
+      fix: 'close them in handler_shutdown',
+    });
+  }
+  return warnings;
+}
+
+function list(names: readonly string[]): string {
+  const shown = names.slice(0, MAX_NAMES).join(', ');
+  return names.length > MAX_NAMES ? `${shown} and ${names.length - MAX_NAMES} more` : shown;
+}

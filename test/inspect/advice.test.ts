@@ -1,0 +1,182 @@
+/** Libraries compiled to be wrong in one way each, and what is said about them. */
+
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ExecutionContext } from 'ava';
+import test from 'ava';
+import { compileLibrary } from '../../fixtures/compile.js';
+import { preflightAdvice } from '../../src/inspect/advice.js';
+import { parseListing } from '../../src/inspect/dependencies.js';
+import { type Inspection, inspect } from '../../src/inspect/inspect.js';
+import { fixture, onLinux, scratch } from '../helpers.js';
+
+const HANDLER = `
+#include "handler.h"
+HANDLER_DEFINE_ABI();
+int32_t handler_entry(const handler_context *ctx, const handler_request *req, handler_response *res) {
+  (void)ctx;
+  return handler_reply(res, req->data, (size_t)req->length);
+}
+`;
+
+async function inspectSource(
+  t: ExecutionContext,
+  more: string,
+  flags: string[],
+  language: 'c' | 'c++' = 'c',
+): Promise<Inspection> {
+  const directory = await scratch(t);
+  const source = join(directory, language === 'c' ? 'x.c' : 'x.cc');
+  const output = join(directory, 'libhandler_x.so');
+  await writeFile(source, HANDLER + more);
+  await compileLibrary({ source, output, flags, language });
+  return inspect(output, { env: {} });
+}
+
+const codesOf = ({ warnings }: Inspection) => warnings.map(({ code }) => code);
+
+interface Case {
+  more?: string;
+  flags?: string[];
+  language?: 'c++';
+  codes: string[];
+  /** What else is seen. */
+  like?: object;
+}
+
+const visible = ['-fvisibility=default'];
+
+const CASES: Record<string, Case> = {
+  nothing: { codes: [], like: { threadLocals: false, otherSymbols: [] } },
+  'another export': {
+    more: 'int mine(void); int mine(void) { return 1; }',
+    flags: visible,
+    codes: ['exports'],
+    like: { otherSymbols: ['mine'], handlerSymbols: ['handler_abi_version', 'handler_entry'] },
+  },
+  'an export that node has too': {
+    more: 'const char *zlibVersion(void); const char *zlibVersion(void) { return "0"; }',
+    flags: visible,
+    codes: ['exports', 'interposable'],
+  },
+  'the same, bound to itself': {
+    more: 'const char *zlibVersion(void); const char *zlibVersion(void) { return "0"; }',
+    flags: [...visible, '-Wl,-Bsymbolic'],
+    codes: ['exports'],
+  },
+  'unique symbols': {
+    more: 'inline int *count() { static int n; return &n; } int *use(); int *use() { return count(); }',
+    flags: visible,
+    language: 'c++',
+    codes: ['exports', 'unique-symbols'],
+    like: { preflight: { unloads: false } },
+  },
+  'the same without': {
+    more: 'inline int *count() { static int n; return &n; } int *use(); int *use() { return count(); }',
+    flags: [...visible, '-fno-gnu-unique'],
+    language: 'c++',
+    codes: ['exports'],
+    like: { preflight: { unloads: true } },
+  },
+  'never deleted': {
+    flags: ['-Wl,-z,nodelete'],
+    codes: ['nodelete'],
+    like: { preflight: { unloads: false } },
+  },
+  'thread-locals': {
+    more: 'static __thread int n; HANDLER_EXPORT void handler_shutdown(void) { n++; }',
+    codes: [],
+    like: { threadLocals: true },
+  },
+  'thread-locals with destructors': {
+    more: 'struct Own { ~Own() { at = nullptr; } void *at; }; static thread_local Own own; void handler_shutdown() { own.at = &own; }',
+    language: 'c++',
+    codes: ['thread-local-destructors'],
+    like: { threadLocals: true },
+  },
+  'initial-exec thread-locals': {
+    more: 'static __thread int n; HANDLER_EXPORT void handler_shutdown(void) { n++; }',
+    flags: ['-ftls-model=initial-exec'],
+    codes: ['static-tls'],
+  },
+  'an executable stack': { flags: ['-Wl,-z,execstack'], codes: ['executable-stack'] },
+  'no relro': { flags: ['-Wl,-z,norelro'], codes: ['no-relro'] },
+  'a relative rpath': {
+    flags: ['-Wl,-rpath,$ORIGIN/lib:/usr/lib'],
+    codes: ['relative-search-path'],
+  },
+  'a forbidden call': {
+    more: '#include <stdlib.h>\nvoid handler_shutdown(void) { if (getenv("NEVER") != NULL) exit(1); }',
+    codes: ['forbidden-calls'],
+  },
+};
+
+for (const [what, { more = '', flags = [], language = 'c', codes, like }] of Object.entries(
+  CASES,
+)) {
+  onLinux(`${what}: ${codes.join(', ') || 'no warning'}`, async (t) => {
+    const inspection = await inspectSource(t, more, flags, language);
+    t.is(inspection.refused, null);
+    t.deepEqual(codesOf(inspection), codes);
+    for (const { message, fix } of inspection.warnings) t.true(message !== '' && fix !== '');
+    if (like !== undefined) t.like(inspection, like);
+  });
+}
+
+onLinux(
+  'a library with its section table stripped: symbols are unknown, the rest is not',
+  async (t) => {
+    const directory = await scratch(t);
+    const bytes = await readFile(fixture('echo'));
+    // e_shoff and e_shnum of a 64-bit file.
+    bytes.writeBigUInt64LE(0n, 40);
+    bytes.writeUInt16LE(0, 60);
+    const path = join(directory, 'libhandler_x.so');
+    await writeFile(path, bytes);
+    const inspection = await inspect(path, { env: {} });
+    t.like(inspection, { refused: null, handlerSymbols: null, otherSymbols: null });
+    t.deepEqual(
+      inspection.dependencies?.map(({ name }) => name),
+      ['libc.so.6'],
+    );
+  },
+);
+
+test('what pre-flight saw is only said if the file has not said it', (t) => {
+  const info = { name: null, version: null, description: null };
+  const clean = {
+    tookMs: 1,
+    info,
+    unloads: true,
+    threadsLeft: 0,
+    descriptorsLeft: 0,
+    selfTestMs: null,
+  };
+  const codes = (report: object, known: string[] = []) =>
+    preflightAdvice(
+      { ...clean, ...report },
+      known.map((code) => ({ code, message: '', fix: '' })),
+    ).map(({ code }) => code);
+  t.deepEqual(codes({}), []);
+  t.deepEqual(codes({ unloads: null, threadsLeft: null, descriptorsLeft: null }), []);
+  t.deepEqual(codes({ unloads: false }), ['not-unloaded']);
+  t.deepEqual(codes({ unloads: false }, ['exports']), ['not-unloaded']);
+  for (const known of ['unique-symbols', 'nodelete', 'thread-local-destructors']) {
+    t.deepEqual(codes({ unloads: false }, [known]), []);
+  }
+  t.deepEqual(codes({ threadsLeft: 1, descriptorsLeft: 2 }), ['threads-left', 'descriptors-left']);
+});
+
+test('what the dynamic loader lists', (t) => {
+  const listing = `	linux-vdso.so.1 (0x00007ffd0b5f1000)
+	libabsent.so => not found
+	libstdc++.so.6 => /lib/x86_64-linux-gnu/libstdc++.so.6 (0x00007f1)
+	libodd name.so => /a b/libodd.so (0x00007f1)
+	/lib64/ld-linux-x86-64.so.2 (0x00007f2)
+`;
+  t.deepEqual(Object.fromEntries(parseListing(listing)), {
+    'libabsent.so': null,
+    'libstdc++.so.6': '/lib/x86_64-linux-gnu/libstdc++.so.6',
+    'ld-linux-x86-64.so.2': '/lib64/ld-linux-x86-64.so.2',
+  });
+});
