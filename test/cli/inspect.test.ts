@@ -6,9 +6,11 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { stripVTControlCharacters } from 'node:util';
 import test from 'ava';
+import { fixture } from '../../fixtures/paths.js';
 import type { Inspection } from '../../src/inspect/inspect.js';
 import { formatInspection } from '../../src/inspect/report.js';
-import { fixture, onLinux, scratch } from '../helpers.js';
+import { scratch } from '../support/files.js';
+import { onLinux } from '../support/process.js';
 
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 

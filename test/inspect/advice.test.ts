@@ -5,10 +5,12 @@ import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import test from 'ava';
 import { compileLibrary } from '../../fixtures/compile.js';
+import { fixture } from '../../fixtures/paths.js';
 import { preflightAdvice } from '../../src/inspect/advice.js';
 import { parseListing } from '../../src/inspect/dependencies.js';
 import { type Inspection, inspect } from '../../src/inspect/inspect.js';
-import { fixture, onLinux, scratch } from '../helpers.js';
+import { scratch } from '../support/files.js';
+import { onLinux } from '../support/process.js';
 
 const HANDLER = `
 #include "handler.h"
