@@ -15,7 +15,8 @@ import {
 } from './errors.js';
 import type { Report } from './events.js';
 import type { KeepAlive } from './keep-alive.js';
-import type { LibraryStore, PrivateCopy } from './library/store.js';
+import type { Integrity } from './library/integrity.js';
+import type { CopyRules, LibraryStore, PrivateCopy } from './library/store.js';
 import {
   type EndpointOptions,
   type ResolvedEndpointOptions,
@@ -54,8 +55,11 @@ export interface EndpointParts {
   report: Report;
 }
 
-/** How the version that is replaced is to end. */
+/** What the new version must be, and how the one that it replaces is to end. */
 export interface Replacement {
+  integrity?: Integrity | undefined;
+  /** The directory that links to the library must not lead out of. */
+  within?: string | null;
   graceful: boolean;
   /** Of a graceful one; default: the endpoint's. */
   drainTimeoutMs?: number | undefined;
@@ -127,18 +131,19 @@ export class Endpoint {
   async replace(
     path: string,
     overrides: EndpointOptions | undefined,
-    { graceful, drainTimeoutMs }: Replacement,
+    { graceful, drainTimeoutMs, integrity, within = null }: Replacement,
     signal: AbortSignal,
   ): Promise<{ version: Version; result: SwapResult }> {
     const options = resolveEndpointOptions(overrides, this.#options);
     const { report } = this.#parts;
+    const rules = { integrity, within, allowUnsafePermissions: options.allowUnsafePermissions };
     const identity = { endpoint: this.id, version: this.#lastVersion + 1 };
     this.#lastVersion += 1;
     const startedMs = performance.now();
     report('loading', { ...identity, path });
     let next: Version;
     try {
-      next = await this.#load(identity, path, options, signal);
+      next = await this.#load(identity, path, rules, options, signal);
       if (signal.aborted) {
         // Closed in the very tick in which it became ready.
         void this.#startDrain(next, 'close', 0);
@@ -172,6 +177,7 @@ export class Endpoint {
   async #load(
     identity: VersionIdentity,
     path: string,
+    rules: CopyRules,
     options: ResolvedEndpointOptions,
     signal: AbortSignal,
   ): Promise<Version> {
@@ -179,7 +185,7 @@ export class Endpoint {
     this.#checkDrainingLimit(path, options);
     const { keepAlive, report } = this.#parts;
     const endMs = performance.now() + options.loadTimeoutMs;
-    const copy = await this.#copy(identity, path, options, signal);
+    const copy = await this.#copy(identity, path, rules, options, signal);
     // A wait of 0 would be none at all.
     const leftMs = () => Math.max(1, endMs - performance.now());
     let tried: PreflightReport | null = null;
@@ -214,10 +220,11 @@ export class Endpoint {
   async #copy(
     identity: VersionIdentity,
     path: string,
+    rules: CopyRules,
     { loadTimeoutMs }: ResolvedEndpointOptions,
     signal: AbortSignal,
   ): Promise<PrivateCopy> {
-    const copying = this.#parts.store.copy(path, `${this.id}-${identity.version}`);
+    const copying = this.#parts.store.copy(path, `${this.id}-${identity.version}`, rules);
     try {
       return await pTimeout(copying, {
         milliseconds: loadTimeoutMs,

@@ -100,6 +100,52 @@ export class LibraryInvalidError extends LoadError {
   }
 }
 
+/**
+ * Why a library could be somebody else's: others may write the file or a directory on the way to it, one of them belongs to
+ * somebody else, or a link leads out of the handlers directory.
+ */
+export type LibraryDanger = 'writable-by-others' | 'foreign-owner' | 'leads-outside';
+
+/** Somebody who may not run code here could have put the library there. */
+export class UnsafeLibraryError extends LoadError {
+  readonly code = 'ERR_HANDLER_LIBRARY_UNSAFE';
+  readonly danger: LibraryDanger;
+  /** The file or directory that is to blame. */
+  readonly culprit: string;
+
+  constructor(
+    danger: LibraryDanger,
+    culprit: string,
+    message: string,
+    path: string,
+    fields: ErrorFields = {},
+  ) {
+    super(message, path, fields);
+    this.danger = danger;
+    this.culprit = culprit;
+  }
+}
+
+/** The library is not the one that `integrity` names. */
+export class IntegrityError extends LoadError {
+  readonly code = 'ERR_HANDLER_INTEGRITY';
+  /** The hashes that would have done, as in `integrity`. */
+  readonly expected: readonly string[];
+  /** The hash of what was found, in the same format. */
+  readonly actual: string;
+
+  constructor(
+    hashes: { expected: readonly string[]; actual: string },
+    message: string,
+    path: string,
+    fields: ErrorFields = {},
+  ) {
+    super(message, path, fields);
+    this.expected = hashes.expected;
+    this.actual = hashes.actual;
+  }
+}
+
 /** The private copy could not be made: the cache directory is full, read-only or not private. */
 export class CacheDirError extends LoadError {
   readonly code = 'ERR_HANDLER_CACHE_DIR';

@@ -8,7 +8,7 @@ export type { HandlerInfo } from './lane-protocol.js';
 export type { LaneCounts } from './lanes.js';
 export type { LatencyStats, LatencySummary } from './latency.js';
 export { libraryFileName } from './library/name.js';
-export type { EndpointOptions, RegistryOptions } from './options.js';
+export type { EndpointOptions, LoadOptions, RegistryOptions } from './options.js';
 export type { PreflightOptions, SelfTest } from './preflight/options.js';
 export type { PreflightReport } from './preflight/preflight.js';
 export type { PreflightStep } from './preflight/protocol.js';

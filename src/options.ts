@@ -6,6 +6,7 @@ import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import type { ResourceLimits } from 'node:worker_threads';
 import { InvalidOptionError } from './errors.js';
+import { type Integrity, parseIntegrity } from './library/integrity.js';
 import { checkPreflight, type PreflightOptions } from './preflight/options.js';
 
 /** Options of one endpoint's versions. Given to the registry they are the default for all endpoints. */
@@ -44,12 +45,28 @@ export interface EndpointOptions {
    * thread calls `getenv` of the whole process and sees that process's environment all the same.
    */
   env?: Record<string, string>;
+  /**
+   * Whether to load a library that others than this user and root own or may write, itself or its directory. Default
+   * `false`. Not looked at on Windows.
+   */
+  allowUnsafePermissions?: boolean;
+}
+
+/** Options of one load or swap: those of the endpoint, and what concerns this one library. */
+export interface LoadOptions extends EndpointOptions {
+  /**
+   * What the library must be: `sha256-`, `sha384-` or `sha512-` and base64, as in Subresource Integrity; several separated by
+   * spaces. Not kept for later loads.
+   */
+  integrity?: string;
 }
 
 /** Options of a registry. */
 export interface RegistryOptions extends EndpointOptions {
   /** Where `load(id)` looks for `libraryFileName(id)`. Default `./handlers`. */
   handlersDir?: string;
+  /** Whether `load(id)` follows links that lead out of `handlersDir`. Default `false`. */
+  allowOutsideLinks?: boolean;
   /** Where private copies are kept. Default: a directory of this user's own below the system's temporary one. */
   cacheDir?: string;
   /** How often drained versions are swept. Default 5,000 ms; 0 for never. */
@@ -65,6 +82,7 @@ export type ResolvedEndpointOptions = Readonly<
 
 export interface ResolvedRegistryOptions {
   readonly handlersDir: string;
+  readonly allowOutsideLinks: boolean;
   readonly cacheDir: string | undefined;
   readonly cleanupIntervalMs: number;
   readonly closeTimeoutMs: number;
@@ -122,9 +140,26 @@ const REGISTRY_RULES = {
 } as const satisfies Record<string, NumberRule>;
 
 /** Endpoint options that are no numbers. */
-const OTHER_OPTIONS = ['resourceLimits', 'preflight', 'env'];
+const OTHER_OPTIONS = ['resourceLimits', 'preflight', 'env', 'allowUnsafePermissions'];
 
 const TIMEOUT_RULE: NumberRule = { ...duration(0, 0.001), infinity: true };
+
+/**
+ * Takes the options of one load apart.
+ *
+ * @throws {InvalidOptionError} if `integrity` is given and is no list of hashes.
+ */
+export function splitLoadOptions(options: LoadOptions | undefined): {
+  endpoint: EndpointOptions | undefined;
+  integrity: Integrity | undefined;
+} {
+  if (options === undefined) return { endpoint: undefined, integrity: undefined };
+  const { integrity, ...endpoint } = asObject(options);
+  return {
+    endpoint,
+    integrity: integrity === undefined ? undefined : parseIntegrity(integrity),
+  };
+}
 
 /**
  * Checks a registry's options and fills in the defaults.
@@ -132,9 +167,11 @@ const TIMEOUT_RULE: NumberRule = { ...duration(0, 0.001), infinity: true };
  * @throws {InvalidOptionError} for an unknown name, a wrong type or a value out of range.
  */
 export function resolveRegistryOptions(options: RegistryOptions = {}): ResolvedRegistryOptions {
-  const { handlersDir, cacheDir, cleanupIntervalMs, closeTimeoutMs, ...rest } = asObject(options);
+  const { handlersDir, allowOutsideLinks, cacheDir, cleanupIntervalMs, closeTimeoutMs, ...rest } =
+    asObject(options);
   return {
     handlersDir: resolve(text('handlersDir', handlersDir) ?? './handlers'),
+    allowOutsideLinks: flag('allowOutsideLinks', allowOutsideLinks, false),
     cacheDir: text('cacheDir', cacheDir),
     cleanupIntervalMs: number(
       'cleanupIntervalMs',
@@ -173,7 +210,12 @@ export function resolveEndpointOptions(
     checkLimits(limits);
     resolved['resourceLimits'] = limits;
   }
-  const { preflight, env } = given;
+  const { preflight, env, allowUnsafePermissions } = given;
+  resolved['allowUnsafePermissions'] = flag(
+    'allowUnsafePermissions',
+    allowUnsafePermissions,
+    base?.allowUnsafePermissions ?? false,
+  );
   resolved['preflight'] =
     preflight === undefined ? (base?.preflight ?? {}) : checkPreflight(preflight);
   resolved['env'] = env === undefined ? (base?.env ?? {}) : checkEnv(env);
@@ -273,6 +315,12 @@ function number(name: string, value: unknown, rule: NumberRule): number {
     name,
     `${name} must be ${kind} of ${rule.unit} from ${rule.min} to ${rule.max}${extra}; got ${show(value)}`,
   );
+}
+
+function flag(name: string, value: unknown, inherited: boolean): boolean {
+  if (value === undefined) return inherited;
+  if (typeof value === 'boolean') return value;
+  throw new InvalidOptionError(name, `${name} must be true or false; got ${show(value)}`);
 }
 
 function text(name: string, value: unknown): string | undefined {

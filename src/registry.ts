@@ -4,7 +4,13 @@ import { setMaxListeners } from 'node:events';
 import { join } from 'node:path';
 import { settledWithin } from './deferred.js';
 import type { DrainReport } from './drain-report.js';
-import { Endpoint, type EndpointStats, notLoaded, type SwapResult } from './endpoint.js';
+import {
+  Endpoint,
+  type EndpointStats,
+  notLoaded,
+  type Replacement,
+  type SwapResult,
+} from './endpoint.js';
 import { type HandlerError, RegistryClosedError } from './errors.js';
 import { RegistryEmitter, type Report } from './events.js';
 import { KeepAlive } from './keep-alive.js';
@@ -13,10 +19,11 @@ import { LibraryStore } from './library/store.js';
 import {
   checkDuration,
   checkPath,
-  type EndpointOptions,
+  type LoadOptions,
   type RegistryOptions,
   type ResolvedRegistryOptions,
   resolveRegistryOptions,
+  splitLoadOptions,
 } from './options.js';
 import type { RequestContext, RequestPayload } from './request.js';
 import type { HandlerResponse } from './response.js';
@@ -74,8 +81,8 @@ export interface EndpointHandle {
   /** The active version, if there is one. */
   get(): LoadedHandler | undefined;
   isLoaded(): boolean;
-  load(options?: EndpointOptions): Promise<LoadedHandler>;
-  loadFrom(path: string, options?: EndpointOptions): Promise<LoadedHandler>;
+  load(options?: LoadOptions): Promise<LoadedHandler>;
+  loadFrom(path: string, options?: LoadOptions): Promise<LoadedHandler>;
   execute(
     context: RequestContext | undefined,
     request: RequestPayload,
@@ -87,12 +94,8 @@ export interface EndpointHandle {
     timeoutMs: number,
     options?: ExecuteOptions,
   ): Promise<HandlerResponse>;
-  swap(path: string, options?: EndpointOptions): Promise<SwapResult>;
-  swapGraceful(
-    path: string,
-    drainTimeoutMs?: number,
-    options?: EndpointOptions,
-  ): Promise<SwapResult>;
+  swap(path: string, options?: LoadOptions): Promise<SwapResult>;
+  swapGraceful(path: string, drainTimeoutMs?: number, options?: LoadOptions): Promise<SwapResult>;
   unload(options?: UnloadOptions): Promise<DrainReport>;
   /** The endpoint's part of `stats()`. */
   stats(): EndpointStats | undefined;
@@ -145,16 +148,21 @@ export class HandlerRegistry extends RegistryEmitter {
 
   /**
    * Loads `libraryFileName(id)` from `handlersDir`. If the endpoint is loaded already, this is a graceful swap with
-   * the default drain timeout. Options given here replace the registry's for this endpoint, also in later loads.
+   * the default drain timeout. Options given here replace the registry's for this endpoint, also in later loads, except `integrity`.
    *
    * @throws {InvalidIdError | InvalidOptionError | LoadError | RegistryClosedError} and nothing is changed.
    */
-  async load(id: string, options?: EndpointOptions): Promise<LoadedHandler> {
-    return this.loadFrom(id, this.#defaultPath(id), options);
+  async load(id: string, options?: LoadOptions): Promise<LoadedHandler> {
+    const { handlersDir, allowOutsideLinks } = this.#options;
+    const { version } = await this.#replace(id, this.#defaultPath(id), options, {
+      graceful: true,
+      within: allowOutsideLinks ? null : handlersDir,
+    });
+    return version;
   }
 
   /** As `load`, from any path. */
-  async loadFrom(id: string, path: string, options?: EndpointOptions): Promise<LoadedHandler> {
+  async loadFrom(id: string, path: string, options?: LoadOptions): Promise<LoadedHandler> {
     const { version } = await this.#replace(id, path, options, { graceful: true });
     return version;
   }
@@ -165,7 +173,7 @@ export class HandlerRegistry extends RegistryEmitter {
    *
    * @throws as `load`; the active version is then untouched and nothing is dropped.
    */
-  async swap(id: string, path: string, options?: EndpointOptions): Promise<SwapResult> {
+  async swap(id: string, path: string, options?: LoadOptions): Promise<SwapResult> {
     const { result } = await this.#replace(id, path, options, { graceful: false });
     return result;
   }
@@ -181,7 +189,7 @@ export class HandlerRegistry extends RegistryEmitter {
     id: string,
     path: string,
     drainTimeoutMs?: number,
-    options?: EndpointOptions,
+    options?: LoadOptions,
   ): Promise<SwapResult> {
     const checked = checkDuration('drainTimeoutMs', drainTimeoutMs);
     const { result } = await this.#replace(id, path, options, {
@@ -218,15 +226,17 @@ export class HandlerRegistry extends RegistryEmitter {
   async #replace(
     id: string,
     path: string,
-    options: EndpointOptions | undefined,
-    replacement: { graceful: boolean; drainTimeoutMs?: number | undefined },
+    options: LoadOptions | undefined,
+    replacement: Replacement,
   ): Promise<{ version: Version; result: SwapResult }> {
     this.#assertOpen();
     assertHandlerId(id);
     const library = checkPath(path);
+    const { endpoint: overrides, integrity } = splitLoadOptions(options);
+    const asked = { ...replacement, integrity };
     const endpoint = this.#endpointFor(id);
     return endpoint
-      .enqueue(() => endpoint.replace(library, options, replacement, this.#closing.signal))
+      .enqueue(() => endpoint.replace(library, overrides, asked, this.#closing.signal))
       .finally(() => this.#forgetUnused());
   }
 

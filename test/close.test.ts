@@ -131,7 +131,7 @@ test('a closed registry refuses everything', async (t) => {
 });
 
 test('a load that is going on is given up, and undone when its lanes come back', async (t) => {
-  const { registry } = await openRegistry(t);
+  const { registry } = await openRegistry(t, { preflight: false });
   const loading = registry.load('slow_init').then(
     () => 'loaded',
     (error: { code?: string }) => error.code,
@@ -147,7 +147,8 @@ test('a load that is going on is given up, and undone when its lanes come back',
 // Serial: the environment is the whole process's.
 test.serial('a load that outlives the closing is reported', async (t) => {
   const cacheDir = await scratch(t);
-  const registry = new HandlerRegistry({ handlersDir: fixturesDir, cacheDir, threads: 1 });
+  const options = { handlersDir: fixturesDir, cacheDir, threads: 1, preflight: false };
+  const registry = new HandlerRegistry(options);
   const entered = join(cacheDir, 'entered');
   process.env['CHANGEOVER_TEST_ENTERED'] = entered;
   const loading = failure(registry.load('slow_init'));

@@ -97,10 +97,11 @@ for (const [rules, resolveOptions] of [
 }
 
 test('there is a test for each number', (t) => {
-  const { resourceLimits, preflight, env, ...numbers } = endpoint({});
-  t.deepEqual([resourceLimits, preflight, env], [undefined, {}, {}]);
+  const { resourceLimits, preflight, env, allowUnsafePermissions, ...numbers } = endpoint({});
+  t.deepEqual([resourceLimits, preflight, env, allowUnsafePermissions], [undefined, {}, {}, false]);
   t.deepEqual(Object.keys(numbers).sort(), Object.keys(ENDPOINT).sort());
-  const { handlersDir, cacheDir, endpoint: ofEndpoints, ...rest } = registry({});
+  const { handlersDir, cacheDir, allowOutsideLinks, endpoint: ofEndpoints, ...rest } = registry({});
+  t.false(allowOutsideLinks);
   t.deepEqual([handlersDir, cacheDir, ofEndpoints], [resolve('handlers'), undefined, endpoint({})]);
   t.deepEqual(Object.keys(rest).sort(), Object.keys(REGISTRY).sort());
 });
@@ -139,7 +140,13 @@ test('an unknown option is refused by name', (t) => {
 });
 
 test('what belongs to the registry is unknown to an endpoint', (t) => {
-  for (const name of ['handlersDir', 'cacheDir', 'cleanupIntervalMs', 'closeTimeoutMs']) {
+  for (const name of [
+    'handlersDir',
+    'allowOutsideLinks',
+    'cacheDir',
+    'cleanupIntervalMs',
+    'closeTimeoutMs',
+  ]) {
     const error = t.throws<InvalidOptionError>(() => endpoint({ [name]: undefined }), {
       instanceOf: InvalidOptionError,
     });
@@ -155,6 +162,23 @@ test('options are an object', (t) => {
       });
     }
   }
+});
+
+test('permissions are true or false', (t) => {
+  for (const [name, resolveOptions] of [
+    ['allowUnsafePermissions', endpoint],
+    ['allowOutsideLinks', registry],
+  ] as const) {
+    for (const value of [true, false]) t.is(resolveOptions({ [name]: value })[name], value);
+    for (const value of [null, 1, 'false']) {
+      const error = t.throws<InvalidOptionError>(() => resolveOptions({ [name]: value }), {
+        instanceOf: InvalidOptionError,
+      });
+      t.is(error.option, name);
+    }
+  }
+  const base = resolveEndpointOptions({ allowUnsafePermissions: true });
+  t.true(resolveEndpointOptions({}, base).allowUnsafePermissions);
 });
 
 test('preflight is a boolean, or says what the self-test is', (t) => {

@@ -2,7 +2,7 @@
 
 import { open } from 'node:fs/promises';
 import { basename, resolve } from 'node:path';
-import { LoadError } from '../errors.js';
+import { LoadError, UnsafeLibraryError } from '../errors.js';
 import { LibraryStore, type PrivateCopy } from '../library/store.js';
 import { resolveEndpointOptions } from '../options.js';
 import { type ChildReport, runChild } from '../preflight/child.js';
@@ -70,8 +70,14 @@ export async function inspect(path: string, options: InspectOptions): Promise<In
   };
   const store = new LibraryStore();
   let copy: PrivateCopy | undefined;
+  let unsafe: Refusal | null = null;
   try {
-    copy = await store.copy(inspection.path, 'inspect');
+    copy = await store.copy(inspection.path, 'inspect').catch((error: unknown) => {
+      if (!(error instanceof UnsafeLibraryError)) throw error;
+      // Where it lies is one thing, what it is another, and its author will want to know both.
+      unsafe = refusalOf(error);
+      return store.copy(inspection.path, 'inspect', { allowUnsafePermissions: true });
+    });
     inspection.sizeBytes = copy.sizeBytes;
     inspection.sha256 = copy.sha256;
     if (process.platform === 'linux') await addElf(inspection, copy.path, options);
@@ -83,6 +89,7 @@ export async function inspect(path: string, options: InspectOptions): Promise<In
     await copy?.remove();
     await store.close();
   }
+  inspection.refused ??= unsafe;
   return inspection;
 }
 

@@ -4,12 +4,15 @@
  */
 
 import { type BigIntStats, constants } from 'node:fs';
-import { type FileHandle, open, readdir } from 'node:fs/promises';
+import { type FileHandle, open, readdir, stat } from 'node:fs/promises';
 import { basename, dirname, resolve } from 'node:path';
 import { LibraryInvalidError, LibraryNotFoundError, LoadFailedError } from '../errors.js';
 import { codeOf, messageOf, quote } from './system-errors.js';
 
-/** Non-blocking, since opening a fifo would otherwise wait for a writer. Windows has neither. */
+/**
+ * Non-blocking, since opening a fifo, should one have come to be there, would otherwise wait for a writer. Windows has
+ * neither.
+ */
 const SOURCE_FLAGS = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
 
 const MAX_SUGGESTIONS = 5;
@@ -33,10 +36,14 @@ export function isUnchanged(before: FileState, after: FileState): boolean {
 
 export type FileState = Pick<BigIntStats, 'ino' | 'size' | 'nlink' | 'mtimeNs' | 'ctimeNs'>;
 
+/** Opens a regular file. Anything else is not even opened: opening alone does something to many a device. */
 export async function openSource(path: string): Promise<FileHandle> {
   try {
+    const stats = await stat(path, { bigint: true });
+    if (!stats.isFile()) throw notAFile(path, kindOf(stats));
     return await open(path, SOURCE_FLAGS);
   } catch (cause) {
+    if (cause instanceof LibraryInvalidError) throw cause;
     throw await openError(path, cause);
   }
 }
@@ -121,5 +128,6 @@ export function changedWhileCopied(path: string): LibraryInvalidError {
 export function kindOf(stats: BigIntStats): string {
   if (stats.isDirectory()) return 'a directory';
   if (stats.isFIFO()) return 'a fifo';
+  if (stats.isSocket()) return 'a socket';
   return 'a device';
 }

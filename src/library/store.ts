@@ -23,6 +23,8 @@ import { dirname, join, resolve } from 'node:path';
 import { CacheDirError, HandlerError, RegistryClosedError } from '../errors.js';
 import { cacheAdvice, defaultBaseDir, makeStoreDirectory, removeIfEmpty } from './cache-dir.js';
 import { checkLibraryFile } from './format/check.js';
+import { type Integrity, IntegrityCheck } from './integrity.js';
+import { isSafe, type SafetyRules } from './safety.js';
 import {
   changedWhileCopied,
   isUnchanged,
@@ -67,6 +69,14 @@ const CHUNK_BYTES = 256 * 1024;
 /** Once in the directory that was there, once in the one made because it was gone. */
 const CREATE_ATTEMPTS = 2;
 
+/** A file that is replaced faster than it can be opened is not a finished one. */
+const OPEN_ATTEMPTS = 3;
+
+/** What a library must be, beyond being one. By default it must be where nobody else can have put it. */
+export interface CopyRules extends SafetyRules {
+  integrity?: Integrity | undefined;
+}
+
 export class LibraryStore {
   readonly #baseDir: string;
   readonly #isDefaultBase: boolean;
@@ -90,20 +100,30 @@ export class LibraryStore {
    * @throws {LibraryNotFoundError} if there is no file or it may not be read.
    * @throws {LibraryInvalidError} if it is not a whole shared library for this process, or changed
    *   while it was read.
+   * @throws {UnsafeLibraryError} if somebody else could have put it there.
+   * @throws {IntegrityError} if it is not what `integrity` says.
    * @throws {CacheDirError} if the copy cannot be written, or its directory is not private.
    * @throws {LoadFailedError} if the source cannot be read for another reason, such as an I/O
    *   error.
    * @throws {RegistryClosedError} after `close()`.
    */
-  async copy(sourcePath: string, label: string): Promise<PrivateCopy> {
-    const source = await openSource(sourcePath);
+  async copy(
+    sourcePath: string,
+    label: string,
+    { integrity, ...rules }: CopyRules = {},
+  ): Promise<PrivateCopy> {
+    const { source, before } = await this.#openSafely(sourcePath, rules);
     try {
-      const before = await onSourceSide(sourcePath, source.stat({ bigint: true }));
-      if (!before.isFile()) throw notAFile(sourcePath, kindOf(before));
       const name = `${safeLabel(label)}-${randomBytes(8).toString('hex')}${libraryExtension()}`;
       const target = await this.#onCacheSide(sourcePath, this.#create(name));
       try {
-        const { sha256, sizeBytes } = await this.#fill(target.file, source, before, sourcePath);
+        const { sha256, sizeBytes } = await this.#fill(
+          target.file,
+          source,
+          before,
+          sourcePath,
+          integrity === undefined ? null : new IntegrityCheck(integrity),
+        );
         await this.#onCacheSide(sourcePath, finish(target));
         const { path } = target;
         return {
@@ -134,6 +154,27 @@ export class LibraryStore {
     if (directory !== undefined) await removeIfEmpty(directory);
   }
 
+  /** The library, opened, and its state: the file that was checked is the one that is copied. */
+  async #openSafely(
+    path: string,
+    rules: SafetyRules,
+  ): Promise<{ source: FileHandle; before: BigIntStats }> {
+    for (let attempt = 1; ; attempt++) {
+      const source = await openSource(path);
+      try {
+        const before = await onSourceSide(path, source.stat({ bigint: true }));
+        if (!before.isFile()) throw notAFile(path, kindOf(before));
+        if (await isSafe(path, before, rules)) return { source, before };
+        if (attempt === OPEN_ATTEMPTS) throw changedWhileCopied(path);
+      } catch (error) {
+        await source.close().catch(() => {});
+        throw error;
+      }
+      // A new one was renamed into its place meanwhile.
+      await source.close().catch(() => {});
+    }
+  }
+
   /** Creates an empty file in the store's directory, which it makes again if a cleaner took it. */
   async #create(name: string): Promise<Target> {
     for (let attempt = 1; ; attempt++) {
@@ -158,6 +199,7 @@ export class LibraryStore {
     source: FileHandle,
     before: BigIntStats,
     sourcePath: string,
+    integrity: IntegrityCheck | null,
   ): Promise<{ sha256: string; sizeBytes: number }> {
     const hash = createHash('sha256');
     const chunk = Buffer.allocUnsafe(CHUNK_BYTES);
@@ -169,6 +211,7 @@ export class LibraryStore {
       if (bytesRead === 0) break;
       const bytes = chunk.subarray(0, bytesRead);
       hash.update(bytes);
+      integrity?.update(bytes);
       await this.#onCacheSide(sourcePath, writeWhole(target, bytes, sizeBytes));
       sizeBytes += bytesRead;
     }
@@ -176,6 +219,8 @@ export class LibraryStore {
     if (BigInt(sizeBytes) !== before.size || !isUnchanged(before, after)) {
       throw changedWhileCopied(sourcePath);
     }
+    // First of all: what is not the caller's is not looked into.
+    integrity?.finish(sourcePath);
     await checkLibraryFile(target, sizeBytes, sourcePath);
     return { sha256: hash.digest('hex'), sizeBytes };
   }
