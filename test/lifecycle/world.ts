@@ -162,7 +162,9 @@ export class World {
 
   constructor(scenario: Scenario, mutation?: Mutation) {
     this.#scenario = scenario;
-    const globals = { setTimeout: this.#setTimeout, clearTimeout: this.#clearTimeout };
+    // Time stands still but for the timers that are let pass.
+    const performance = { now: () => 0 };
+    const globals = { setTimeout: this.#setTimeout, clearTimeout: this.#clearTimeout, performance };
     const real = {
       'node:assert': { strict: assert },
       './dispatcher.js': dispatcherModule,
@@ -180,6 +182,8 @@ export class World {
       './exit-process.js': { prepareExit: () => Promise.resolve() },
       './library/mappings.js': { isMapped: () => Promise.resolve(false) },
       './lanes.js': { Lanes: this.#laneClass() },
+      // Refused or not, a library is: what lanes answer covers both.
+      './preflight/preflight.js': { preflight: () => Promise.resolve(null) },
     };
     const modules = { ...real, ...around };
     const { Version: Base } = runModule(sourceOf('version', mutation), { globals, modules }) as {
