@@ -9,6 +9,7 @@
 import { existsSync } from 'node:fs';
 import koffi, { type LibraryHandle, type TypeObject } from 'koffi';
 import type { HandlerInfo, LoadFailure } from '../src/lane-protocol.js';
+import { PosixSpawn } from './posix-spawn.js';
 
 /** The version in include/handler.h. */
 export const ABI_VERSION = 1;
@@ -20,6 +21,14 @@ const loadCRuntime = (): LibraryHandle =>
 /** A function that ends the process at once, without waiting for threads that are stuck in native code. */
 export function bindExit(): (code: number) => void {
   return loadCRuntime().func('_exit', 'void', ['int']);
+}
+
+let spawning: PosixSpawn | null = null;
+
+/** posix_spawn and what goes with it. On Linux. */
+export function bindSpawn(): PosixSpawn {
+  spawning ??= new PosixSpawn(loadCRuntime(), () => koffi.errno());
+  return spawning;
 }
 
 /** The signal is in prctl(2); Linux's alone. */

@@ -5,11 +5,12 @@
  * process does.
  */
 
-import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import { deferred } from '../deferred.js';
+import { settledWithin } from '../deferred.js';
+import { type StartedChild, startChild } from '../start-child.js';
 import { childEnv } from './env.js';
 import { MESSAGES_FD, type PreflightMessage, type PreflightTask } from './protocol.js';
 
@@ -59,35 +60,34 @@ export async function runChild(options: ChildOptions): Promise<ChildReport> {
   const messages: PreflightMessage[] = [];
   let stderr = '';
   let killedFor: ChildEnd | null = null;
-  let child: ChildProcess;
   const report = (end: ChildEnd): ChildReport => ({
     messages,
     end,
     stderr: stderr.trim(),
     tookMs: performance.now() - startedMs,
   });
-  if (signal?.aborted === true) return report({ how: 'aborted' });
+  let child: StartedChild;
   try {
-    child = spawn(process.execPath, [childFile], {
+    child = await startChild({
+      file: process.execPath,
+      args: [childFile],
       env: childEnv(options.env),
-      stdio: ['pipe', 'ignore', 'pipe', 'pipe'],
-      windowsHide: true,
     });
   } catch (cause) {
     return report({ how: 'not-started', cause });
   }
   const kill = (why: ChildEnd): void => {
-    if (child.exitCode !== null || child.signalCode !== null) return;
     killedFor ??= why;
     child.kill('SIGKILL');
   };
   const onAbort = () => kill({ how: 'aborted' });
+  if (signal?.aborted === true) onAbort();
   // One more turn of the event loop: if this thread was busy, the child may have ended long ago.
   const timer = setTimeout(() => setImmediate(() => kill({ how: 'timed-out' })), timeoutMs);
-  const look = watchThread(child, () => kill({ how: 'thread-ended' }));
+  const look = watchThread(child.pid, () => kill({ how: 'thread-ended' }));
   signal?.addEventListener('abort', onAbort);
-  readLines(child.stdio[MESSAGES_FD] as Readable, (line) => messages.push(line));
-  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+  readLines(child.messages, (line) => messages.push(line));
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
     stderr = (stderr + text).slice(-KEPT_STDERR_CHARACTERS);
   });
   const lifetimeSeconds = Math.ceil(timeoutMs / 1000) + 1;
@@ -102,11 +102,11 @@ export async function runChild(options: ChildOptions): Promise<ChildReport> {
   }
 }
 
-function sendTask(stdin: Writable | null, task: PreflightTask, body: Uint8Array): void {
+function sendTask(stdin: Writable, task: PreflightTask, body: Uint8Array): void {
   // A child that ends before it has read its task says so by how it ends.
-  stdin?.on('error', () => undefined);
-  stdin?.write(`${JSON.stringify(task)}\n`);
-  stdin?.end(body);
+  stdin.on('error', () => undefined);
+  stdin.write(`${JSON.stringify(task)}\n`);
+  stdin.end(body);
 }
 
 function readLines(stream: Readable, take: (message: PreflightMessage) => void): void {
@@ -132,38 +132,24 @@ function parse(line: string): PreflightMessage {
 }
 
 /** Resolves when the process has ended and what it has written has been read. */
-async function ended(child: ChildProcess): Promise<ChildEnd> {
-  const { promise, resolve } = deferred<ChildEnd>();
-  child.once('error', (cause) => {
-    // Also emitted when a process that runs cannot be killed; that one has a pid.
-    if (child.pid === undefined) resolve({ how: 'not-started', cause });
-  });
-  child.once('exit', (exitCode, signal) => {
-    const end: ChildEnd =
-      signal === null ? { how: 'exited', exitCode: exitCode ?? 0 } : { how: 'crashed', signal };
-    const pipes = setTimeout(() => {
-      // One more turn of the event loop, which reads what is there.
-      setImmediate(() => resolve(end));
-    }, PIPES_AFTER_END_MS);
-    child.once('close', () => {
-      clearTimeout(pipes);
-      resolve(end);
-    });
-  });
-  const end = await promise;
-  for (const stream of child.stdio) stream?.destroy();
-  return end;
+async function ended(child: StartedChild): Promise<ChildEnd> {
+  const { stdin, stderr, messages } = child;
+  const read = Promise.all([once(messages, 'close'), once(stderr, 'close')]);
+  const exit = await child.exited;
+  await settledWithin(read, PIPES_AFTER_END_MS);
+  for (const stream of [stdin, stderr, messages]) stream.destroy();
+  return 'signal' in exit ? { how: 'crashed', ...exit } : { how: 'exited', ...exit };
 }
 
 /**
  * A process whose first thread has ended while others go on is a zombie that never exits, and no event tells. Seen
  * twice, since every process is one for a moment when it ends.
  */
-function watchThread(child: ChildProcess, gone: () => void): NodeJS.Timeout | undefined {
+function watchThread(pid: number, gone: () => void): NodeJS.Timeout | undefined {
   if (process.platform !== 'linux') return undefined;
   let seen = 0;
   return setInterval(async () => {
-    const text = await readFile(`/proc/${child.pid}/stat`, 'latin1').catch(() => '');
+    const text = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => '');
     // The state comes after the program's name, which may contain anything (proc_pid_stat(5)).
     const isZombie = text.slice(text.lastIndexOf(')') + 2).startsWith('Z');
     seen = isZombie ? seen + 1 : 0;

@@ -1,0 +1,132 @@
+/**
+ * Starts a child process without holding up this thread, whatever the size of this process (see workers/posix-spawn.ts). Where
+ * posix_spawn is not used, Node's own way is: macOS's libuv uses it itself, and Windows has no fork.
+ */
+
+import { spawn } from 'node:child_process';
+import { closeSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { constants } from 'node:os';
+import type { Readable, Writable } from 'node:stream';
+import type { PosixSpawn } from '../workers/posix-spawn.js';
+import { deferred } from './deferred.js';
+
+export interface ChildRequest {
+  file: string;
+  args: readonly string[];
+  env: Readonly<Record<string, string>>;
+}
+
+export type ChildExit = { exitCode: number } | { signal: NodeJS.Signals };
+
+/** A process that was started, and its pipes. Its standard output goes nowhere. */
+export interface StartedChild {
+  readonly pid: number;
+  readonly stdin: Writable;
+  readonly stderr: Readable;
+  /** What it writes to descriptor 3. */
+  readonly messages: Readable;
+  /** Resolves when the process has ended. */
+  readonly exited: Promise<ChildExit>;
+  kill(signal: NodeJS.Signals): void;
+}
+
+/** How often it is looked whether a process has ended that has not closed its messages. */
+const LOOK_MS = 100;
+/** The same once it has closed them. */
+const LOOK_SOON_MS = 1;
+
+/** @throws {Error} if there can be no process; `code` is the system's. */
+export async function startChild(request: ChildRequest): Promise<StartedChild> {
+  if (process.platform !== 'linux') return startWithNode(request);
+  const { bindSpawn } = await import('../workers/native-library.js');
+  return startWithPosix(request, bindSpawn());
+}
+
+function startWithPosix({ file, args, env }: ChildRequest, posix: PosixSpawn): StartedChild {
+  // Ends that are given to the child, and closed here whatever happens.
+  const theirs: number[] = [];
+  const ours: number[] = [];
+  const pipe = (direction: 'to' | 'from'): number => {
+    const [read, write] = posix.pipe();
+    const [mine, other] = direction === 'to' ? [write, read] : [read, write];
+    ours.push(mine);
+    theirs.push(other);
+    return other;
+  };
+  let pid: number;
+  try {
+    const descriptors = [pipe('to'), null, pipe('from'), pipe('from')];
+    pid = posix.start({ file, args, env, descriptors });
+  } catch (error) {
+    for (const descriptor of ours) closeSync(descriptor);
+    throw error;
+  } finally {
+    for (const descriptor of theirs) closeSync(descriptor);
+  }
+  const [stdinEnd, stderrEnd, messagesEnd] = ours as [number, number, number];
+  const messages = new Socket({ fd: messagesEnd, readable: true, writable: false });
+  const { exited, isOver } = reaped(posix, pid, messages);
+  return {
+    pid,
+    stdin: new Socket({ fd: stdinEnd, readable: false, writable: true }),
+    stderr: new Socket({ fd: stderrEnd, readable: true, writable: false }),
+    messages,
+    exited,
+    // Once it has been reaped, its number may be another process's.
+    kill: (signal) => {
+      if (!isOver()) process.kill(pid, signal);
+    },
+  };
+}
+
+/** Looks for the process's end: at once when it has closed its messages, and now and then if something keeps them open. */
+function reaped(posix: PosixSpawn, pid: number, messages: Readable) {
+  const { promise: exited, resolve } = deferred<ChildExit>();
+  let over = false;
+  let timer: NodeJS.Timeout;
+  const look = (againMs: number) => {
+    clearTimeout(timer);
+    if (over) return;
+    const end = posix.reap(pid);
+    if (end === null) {
+      timer = setTimeout(look, againMs, againMs);
+      return;
+    }
+    over = true;
+    resolve('signal' in end ? { signal: signalName(end.signal) } : end);
+  };
+  timer = setTimeout(look, LOOK_MS, LOOK_MS);
+  messages.once('close', () => look(LOOK_SOON_MS));
+  return { exited, isOver: () => over };
+}
+
+function signalName(number: number): NodeJS.Signals {
+  const known = Object.entries(constants.signals).find(([, value]) => value === number);
+  // Real-time signals have no name in Node.
+  return (known?.[0] ?? `SIG${number}`) as NodeJS.Signals;
+}
+
+function startWithNode({ file, args, env }: ChildRequest): Promise<StartedChild> {
+  const child = spawn(file, args, {
+    env,
+    stdio: ['pipe', 'ignore', 'pipe', 'pipe'],
+    windowsHide: true,
+  });
+  const { promise: exited, resolve: exit } = deferred<ChildExit>();
+  child.once('exit', (exitCode, signal) => {
+    exit(signal === null ? { exitCode: exitCode ?? 0 } : { signal });
+  });
+  return new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('spawn', () => {
+      // From here on an error is that of a signal that could not be sent, which `kill` returns as well.
+      child.off('error', reject).on('error', () => undefined);
+      const { pid = -1, stdin, stderr } = child;
+      const messages = child.stdio[3] as Readable;
+      const kill = (signal: NodeJS.Signals) => void child.kill(signal);
+      if (stdin === null || stderr === null) throw new Error('pipes were asked for');
+      resolve({ pid, stdin, stderr, messages, exited, kill });
+    });
+  });
+}
