@@ -162,9 +162,11 @@ export class World {
 
   constructor(scenario: Scenario, mutation?: Mutation) {
     this.#scenario = scenario;
-    // Time stands still but for the timers that are let pass.
-    const performance = { now: () => 0 };
-    const globals = { setTimeout: this.#setTimeout, clearTimeout: this.#clearTimeout, performance };
+    const globals = {
+      setTimeout: this.#setTimeout,
+      clearTimeout: this.#clearTimeout,
+      performance: { now: () => 0 },
+    };
     const real = {
       'node:assert': { strict: assert },
       './dispatcher.js': dispatcherModule,
@@ -182,8 +184,7 @@ export class World {
       './exit-process.js': { prepareExit: () => Promise.resolve() },
       './library/mappings.js': { isMapped: () => Promise.resolve(false) },
       './lanes.js': { Lanes: this.#laneClass() },
-      // Refused or not, a library is: what lanes answer covers both.
-      './preflight/preflight.js': { preflight: () => Promise.resolve(null) },
+      './preflight/preflight.js': { preflight: null },
     };
     const modules = { ...real, ...around };
     const { Version: Base } = runModule(sourceOf('version', mutation), { globals, modules }) as {
@@ -206,6 +207,7 @@ export class World {
         threads: 1,
         maxInFlight: 2,
         defaultTimeoutMs: Number.POSITIVE_INFINITY,
+        preflight: false,
       }).endpoint,
       store: { copy: () => Promise.resolve(this.#copy()) } as never,
       keepAlive: {
