@@ -51,19 +51,13 @@ export function encodeRequest(
   request: RequestPayload,
   maxPayloadBytes: number,
 ): EncodedRequest {
-  const body = encodeBody(request);
-  const byteLength = typeof body === 'string' ? Buffer.byteLength(body) : body.byteLength;
-  if (byteLength > maxPayloadBytes) {
-    throw new PayloadTooLargeError(
-      { limitBytes: maxPayloadBytes, actualBytes: byteLength },
-      `the request has ${byteLength} bytes, and maxPayloadBytes is ${maxPayloadBytes}; send less or raise maxPayloadBytes`,
-    );
-  }
   checkContext(context);
   const requestId = context?.requestId ?? '';
   if (typeof requestId !== 'string') {
     throw new InvalidRequestError(`requestId must be a string; got ${typeof requestId}`);
   }
+  // To a handler in C the string would end there, and be another request's id.
+  if (requestId.includes('\0')) throw new InvalidRequestError('requestId must not contain a NUL');
   const metadata = context?.metadata === undefined ? '' : toJson(context.metadata, 'metadata');
   const requestIdLength = requestId === '' ? 0 : Buffer.byteLength(requestId);
   const metadataLength = metadata === '' ? 0 : Buffer.byteLength(metadata);
@@ -72,6 +66,15 @@ export function encodeRequest(
     throw new PayloadTooLargeError(
       { limitBytes: MAX_CONTEXT_BYTES, actualBytes: contextLength },
       `requestId and metadata have ${contextLength} bytes of UTF-8 and may have ${MAX_CONTEXT_BYTES}; send large data in the request`,
+    );
+  }
+  // Last: a toJSON or a getter above may have changed what there is to send, and nothing of the caller's runs after this.
+  const body = encodeBody(request);
+  const byteLength = typeof body === 'string' ? Buffer.byteLength(body) : body.byteLength;
+  if (byteLength > maxPayloadBytes) {
+    throw new PayloadTooLargeError(
+      { limitBytes: maxPayloadBytes, actualBytes: byteLength },
+      `the request has ${byteLength} bytes, and maxPayloadBytes is ${maxPayloadBytes}; send less or raise maxPayloadBytes`,
     );
   }
   return { body, byteLength, requestId, requestIdLength, metadata, metadataLength };

@@ -3,7 +3,8 @@ import test from 'ava';
 import { fixture } from '../fixtures/paths.js';
 import type { HandlerRegistry, RequestPayload } from '../src/index.js';
 import { type Gate, gateMaker } from './support/gate.js';
-import { failure } from './support/outcomes.js';
+import { failure, rejection } from './support/outcomes.js';
+import { onLinux } from './support/process.js';
 import { activeOf, activeStats, openRegistry } from './support/registry.js';
 
 const MIB = 1024 * 1024;
@@ -248,6 +249,44 @@ for (const id of ['lying_length', 'null_response']) {
   });
 }
 
+onLinux(
+  'a response that is not there is an error, and nothing is given back that never was',
+  async (t) => {
+    const { registry } = await openRegistry(t);
+    await registry.load('foreign_pointer');
+    const ask = (request: string) => registry.execute('foreign_pointer', {}, request);
+
+    for (const request of ['unmapped', 'wild', 'runs_out', 'negative']) {
+      t.like(await rejection(ask(request)), { code: 'ERR_HANDLER_INVALID_RESPONSE' }, request);
+    }
+    t.like(await rejection(ask('endless')), {
+      code: 'ERR_HANDLER_RESPONSE_TOO_LARGE',
+      actualBytes: 2 ** 64,
+    });
+    t.like(await rejection(ask('fail')), {
+      code: 'ERR_HANDLER_FAILED',
+      handlerCode: 5,
+      handlerMessage: '',
+    });
+    // What is there is found, on one page and on many.
+    for (const text of ['', 'x', 'y'.repeat(5000), 'z'.repeat(1_000_000)]) {
+      t.true((await ask(text)).text() === text, `${text.length} bytes`);
+    }
+    t.is(activeOf(registry, 'foreign_pointer').activeRequests, 0);
+  },
+);
+
+onLinux('pre-flight notices it too', async (t) => {
+  const { registry } = await openRegistry(t);
+  for (const request of ['unmapped', 'runs_out']) {
+    const preflight = { selfTest: { request } };
+    t.like(await rejection(registry.load('foreign_pointer', { preflight })), {
+      code: 'ERR_HANDLER_PREFLIGHT',
+      reason: 'self-test-failed',
+    });
+  }
+});
+
 // ---- What is no request ------------------------------------------------------------------------------
 
 const circular: Record<string, unknown> = {};
@@ -360,6 +399,17 @@ test('looking for an id that is none finds nothing', async (t) => {
   for (const id of [...badIds, '__proto__', 'constructor']) {
     t.is(registry.get(id as string), undefined);
     t.false(registry.isLoaded(id as string));
+  }
+});
+
+test('an id that objects have a property of is like any other', async (t) => {
+  const { registry } = await openRegistry(t);
+  for (const id of ['__proto__', 'constructor', 'hasOwnProperty']) {
+    t.is((await registry.loadFrom(id, path)).id, id);
+    t.is((await registry.execute(id, {}, id)).text(), id);
+    t.is(registry.endpoint(id).stats()?.id, id);
+    await registry.unload(id);
+    t.is(registry.get(id), undefined);
   }
 });
 

@@ -139,6 +139,13 @@ test('an unknown option is refused by name', (t) => {
   }
 });
 
+test('an option named __proto__ is unknown as well', (t) => {
+  const hostile = JSON.parse('{"__proto__": {"threads": 3}}') as object;
+  for (const resolveOptions of [endpoint, registry]) {
+    t.throws(() => resolveOptions(hostile), { instanceOf: InvalidOptionError });
+  }
+});
+
 test('what belongs to the registry is unknown to an endpoint', (t) => {
   for (const name of [
     'handlersDir',

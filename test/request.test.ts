@@ -31,6 +31,56 @@ for (const [what, context] of Object.entries({
   });
 }
 
+test('what a toJSON or a getter takes away is not sent', (t) => {
+  const body = new Uint8Array(8).fill(7);
+  const take = () => structuredClone(body.buffer, { transfer: [body.buffer] }).byteLength;
+  for (const context of [
+    { metadata: { toJSON: take } },
+    {
+      get requestId() {
+        return String(take());
+      },
+    },
+  ]) {
+    const encoded = encodeRequest(context, body, LIMIT);
+    t.is(encoded.byteLength, 0);
+    t.is((encoded.body as Uint8Array).byteLength, 0);
+  }
+});
+
+test('an id with a NUL would be another one to a handler in C', (t) => {
+  t.throws(() => encodeRequest({ requestId: 'a\0b' }, 'x', LIMIT), INVALID);
+});
+
+test('metadata that is no JSON, or too much of it', (t) => {
+  const circular: { self?: object } = {};
+  circular.self = circular;
+  let deep: unknown = null;
+  for (let level = 0; level < 100_000; level++) deep = [deep];
+  const thrower = {
+    toJSON() {
+      throw new Error('no');
+    },
+  };
+  for (const metadata of [circular, deep, thrower, 1n, () => 1, Symbol('s')]) {
+    t.throws(() => encodeRequest({ metadata }, 'x', LIMIT), INVALID);
+  }
+  t.throws(() => encodeRequest({ metadata: 'x'.repeat(4087) }, 'x', LIMIT), {
+    code: 'ERR_HANDLER_PAYLOAD_TOO_LARGE',
+  });
+  const polluting = JSON.parse('{"__proto__": {"polluted": true}, "constructor": 1}');
+  t.is(encodeRequest({ metadata: polluting }, 'x', LIMIT).metadata, JSON.stringify(polluting));
+  t.is(({} as { polluted?: boolean }).polluted, undefined);
+});
+
+test('lone surrogates are measured as they are written', (t) => {
+  const requestId = '\ud800a\udfff';
+  const encoded = encodeRequest({ requestId, metadata: { [requestId]: 1 } }, requestId, LIMIT);
+  t.is(encoded.requestIdLength, Buffer.from(requestId).length);
+  t.is(encoded.metadataLength, Buffer.from(encoded.metadata).length);
+  t.is(encoded.byteLength, Buffer.from(requestId).length);
+});
+
 function write(body: Uint8Array): { region: number; offset: number } {
   const ring = new RingProducer({ slots: 32, lanes: 1 });
   const room = Buffer.from(ring.memory, 0, ring.layout.totalBytes);

@@ -120,7 +120,7 @@ function selfTest(
     const response = Buffer.from(window.read(length).buffer).toString('base64');
     tell({ type: 'response', bytes: response, ranMs });
   }
-  if (window.isOwn()) library.release?.(frame.response);
+  if (defect === null && window.isOwn()) library.release?.(frame.response);
 }
 
 /** The threads that the library has started and that have not ended. */

@@ -31,11 +31,17 @@ export class ResponseWindow {
     this.#frame.setResponse(this.#address, this.#bytes.length);
   }
 
-  /** What is wrong with the memory that the handler says holds its response; null if nothing can be told. */
+  /**
+   * What is wrong with the memory that the handler says holds its response; null if nothing can be told. What is longer than any
+   * response may be is not looked at: it will not be read.
+   */
   defect(length: number): string | null {
     const address = this.#frame.responseAddress;
     if (address === 0) return length === 0 ? null : `a null pointer with ${length} bytes`;
-    if (this.isOwn()) return null;
+    if (this.isOwn()) {
+      if (length > this.#bytes.length || this.#memory.isMapped(address, length)) return null;
+      return `${length} bytes at an address where there is no memory`;
+    }
     const room = this.#bytes.length - (address - this.#address);
     return length > room ? `${length} bytes in ${room} bytes of the host's memory` : null;
   }

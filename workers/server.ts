@@ -124,16 +124,18 @@ export class Server {
     const frame = this.#frame;
     const length = frame.responseLength;
     const address = frame.responseAddress;
+    let isThere = true;
     if (code === RESPONSE_TOO_LARGE_CODE) {
       this.#finish(slot, STATUS.RESPONSE_TOO_LARGE, length);
     } else if (code !== 0) {
       words[slotAt(layout, slot) + SLOT.HANDLER_CODE] = code;
       const messageLength = Math.min(length, ROOM_BYTES);
-      const readable = this.#window.defect(messageLength) === null;
-      this.#finish(slot, STATUS.HANDLER_FAILED, readable ? messageLength : 0);
-      if (readable) this.#copyToRoom(slot, address, messageLength);
+      isThere = this.#window.defect(messageLength) === null;
+      this.#finish(slot, STATUS.HANDLER_FAILED, isThere ? messageLength : 0);
+      if (isThere) this.#copyToRoom(slot, address, messageLength);
     } else {
       const defect = this.#window.defect(length);
+      isThere = defect === null;
       if (defect !== null) {
         this.#finish(slot, STATUS.INVALID_RESPONSE, this.#writeToRoom(slot, defect));
       } else if (length > this.#maxPayloadBytes) {
@@ -146,7 +148,8 @@ export class Server {
         this.#post(slot, length);
       }
     }
-    if (this.#window.isOwn()) this.#library.release?.(frame.response);
+    // What is not there cannot be given back either.
+    if (isThere && this.#window.isOwn()) this.#library.release?.(frame.response);
   }
 
   #copyToRoom(slot: number, address: number, length: number): void {
