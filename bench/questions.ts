@@ -5,6 +5,7 @@ import { latency } from './latency.js';
 import { memory } from './memory.js';
 import { overload } from './overload.js';
 import { payload } from './payload.js';
+import { preflight } from './preflight.js';
 import { reload } from './reload.js';
 import { scaling } from './scaling.js';
 import { swap } from './swap.js';
@@ -18,6 +19,7 @@ export const questions: readonly Question[] = [
   payload,
   scaling,
   swap,
+  preflight,
   reload,
   memory,
   overload,

@@ -5,9 +5,9 @@
  * process does.
  */
 
-import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import type { Readable, Writable } from 'node:stream';
+import { setImmediate } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { settledWithin } from '../deferred.js';
 import { type StartedChild, startChild } from '../start-child.js';
@@ -83,7 +83,9 @@ export async function runChild(options: ChildOptions): Promise<ChildReport> {
   const onAbort = () => kill({ how: 'aborted' });
   if (signal?.aborted === true) onAbort();
   // One more turn of the event loop: if this thread was busy, the child may have ended long ago.
-  const timer = setTimeout(() => setImmediate(() => kill({ how: 'timed-out' })), timeoutMs);
+  const timer = setTimeout(() => {
+    void setImmediate().then(() => kill({ how: 'timed-out' }));
+  }, timeoutMs);
   const look = watchThread(child.pid, () => kill({ how: 'thread-ended' }));
   signal?.addEventListener('abort', onAbort);
   readLines(child.messages, (line) => messages.push(line));
@@ -94,12 +96,23 @@ export async function runChild(options: ChildOptions): Promise<ChildReport> {
   sendTask(child.stdin, { ...task, parentPid: process.pid, lifetimeSeconds }, body);
   try {
     const end = await ended(child);
-    return report(killedFor ?? end);
+    return report(causeOf(killedFor, end));
   } finally {
     clearTimeout(timer);
     clearInterval(look);
     signal?.removeEventListener('abort', onAbort);
   }
+}
+
+/**
+ * Why a child has ended that was perhaps to be killed, and ended so. One that was ending when it was killed has ended by itself,
+ * and what it said counts: a busy machine may take long to take down the threads of a process.
+ */
+export function causeOf(killedFor: ChildEnd | null, end: ChildEnd): ChildEnd {
+  if (killedFor === null) return end;
+  const wasKilled = end.how === 'crashed' && end.signal === 'SIGKILL';
+  // Nobody waits for what was aborted.
+  return wasKilled || killedFor.how === 'aborted' ? killedFor : end;
 }
 
 function sendTask(stdin: Writable, task: PreflightTask, body: Uint8Array): void {
@@ -134,11 +147,19 @@ function parse(line: string): PreflightMessage {
 /** Resolves when the process has ended and what it has written has been read. */
 async function ended(child: StartedChild): Promise<ChildEnd> {
   const { stdin, stderr, messages } = child;
-  const read = Promise.all([once(messages, 'close'), once(stderr, 'close')]);
+  const read = Promise.all([closed(messages), closed(stderr)]);
   const exit = await child.exited;
   await settledWithin(read, PIPES_AFTER_END_MS);
+  // One more turn of the event loop: if this thread was busy, there may be something to read yet.
+  await setImmediate();
   for (const stream of [stdin, stderr, messages]) stream.destroy();
   return 'signal' in exit ? { how: 'crashed', ...exit } : { how: 'exited', ...exit };
+}
+
+/** Resolves when a stream is over; why is of no interest. */
+function closed(stream: Readable): Promise<void> {
+  stream.on('error', () => undefined);
+  return new Promise((resolve) => void stream.once('close', resolve));
 }
 
 /**
