@@ -166,7 +166,7 @@ export const scaling: Question = {
 };
 
 async function measureWork(contender: Contender, lanes: number, mode: Mode): Promise<Measurement> {
-  const durationMs = mode === 'quick' ? 60 : 900;
+  const durationMs = mode === 'quick' ? 60 : 700;
   const idle = watchEventLoop();
   await new Promise((resolve) => setTimeout(resolve, durationMs / 2));
   const { loopDelayP99Ms: idleDelayP99Ms } = idle();
@@ -190,7 +190,7 @@ async function measureMixed(contender: Contender, mode: Mode): Promise<Measureme
   const warmUpMs = mode === 'quick' ? 50 : 500;
   const { loop } = await openLoop(contender, {
     ratePerSecond: RATE,
-    durationMs: mode === 'quick' ? 450 : 4500,
+    durationMs: mode === 'quick' ? 450 : 4000,
     warmUpMs,
     // Sleeps between sends: a sender that polls would take a core from the lanes.
     pacing: 'timer',

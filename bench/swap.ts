@@ -53,7 +53,7 @@ export const swap: Question = {
   question: 'What do callers notice of a graceful swap under load?',
   predicted:
     'Nothing is lost; p99 in the second around the swap is at most twice the usual; the main thread is not blocked for 5 ms.',
-  rounds: 5,
+  rounds: 3,
   trials: () =>
     Object.keys(LOADS).flatMap((load) =>
       Object.keys(SWAPPERS).map((contender) => ({ contender, load, lanes: LANES })),
@@ -199,7 +199,7 @@ async function swapUnderLoad(
     }, swapAtMs);
   });
   const load = { ratePerSecond, pacing: 'timer' as const, request: () => request };
-  await openLoop(contender, { ...load, durationMs: durationMs / 2 });
+  await openLoop(contender, { ...load, durationMs: durationMs / 4 });
   await Promise.all([openLoop(contender, { ...load, durationMs, settled }), swapping]);
   await contender.close();
 

@@ -40,13 +40,13 @@ export const throughput: Question = {
   question: `How many ${REQUEST_BYTES}-byte requests a second does one lane answer, and how long does one take alone?`,
   predicted:
     'At least 40 times Piscina and 8 times the best configured pool with 64 or 1,024 outstanding; alone at most 0.4 of the best pool.',
-  rounds: 5,
+  rounds: 3,
   trials: () => [
     ...contenderNames.map((contender) => ({ contender })),
     ...Object.keys(LIMITS).map((limit) => ({ limit })),
   ],
   measure: (trial, mode) => {
-    const durationMs = mode === 'quick' ? 50 : 600;
+    const durationMs = mode === 'quick' ? 50 : 500;
     return 'limit' in trial
       ? measureLimit(trial['limit'] as LimitName, durationMs)
       : measureContender(trial['contender'] as ContenderName, durationMs);

@@ -33,15 +33,15 @@ export const timeout: Question = {
   question: 'What does a timeout for each request cost, and what happens when one passes?',
   predicted:
     'At most 1.3 times the time without for the engine; several microseconds for pools that need an AbortSignal each. Told within 2 ms; the next request is answered as soon as the late call has returned.',
-  rounds: 5,
+  rounds: 3,
   trials: () => [
     ...measured.map((contender) => ({ contender, what: 'cost' })),
     ...measured.map((contender) => ({ contender, what: 'late' })),
   ],
   measure: async (trial, mode) => {
     const name = trial['contender'] as ContenderName;
-    if (trial['what'] === 'late') return late(name, mode === 'quick' ? 1 : 5);
-    return cost(name, mode === 'quick' ? 50 : 500);
+    if (trial['what'] === 'late') return late(name, mode === 'quick' ? 1 : 4);
+    return cost(name, mode === 'quick' ? 50 : 250);
   },
   answer: (results) => ({
     tables: [costTable(results), lateTable(results)],
