@@ -68,7 +68,7 @@ export const payload: Question = {
   question: 'What does it cost to move large payloads in and out of a native function?',
   predicted:
     'Ahead of every pool at every size: two copies into memory that is used again, against four copies, or one into fresh pages.',
-  rounds: 3,
+  rounds: 2,
   trials: () => SIZES.flatMap(({ bytes }) => ways.map(({ way }) => ({ way, bytes }))),
   measure: (trial, mode) => {
     const size = SIZES.find(({ bytes }) => bytes === trial['bytes']);

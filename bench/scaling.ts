@@ -75,7 +75,7 @@ export const scaling: Question = {
     'Do two lanes do twice the work of one, and do short requests suffer from long ones beside them?',
   predicted:
     'At least 1.9 times, with the main thread as free as when idle. Short ones wait for long ones only in pools that queue at the worker.',
-  rounds: 3,
+  rounds: 2,
   trials: () => [
     ...LANES.flatMap((lanes) => scaled.map((contender) => ({ part: 'cpu', contender, lanes }))),
     ...mixed.map((trial) => ({ part: 'mixed', ...trial, lanes: MIXED_LANES })),
