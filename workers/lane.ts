@@ -8,8 +8,9 @@
 
 import type { LaneMessage, LaneTask } from '../src/lane-protocol.js';
 import { NOTHING, RingConsumer } from '../src/ring/consumer.js';
-import type { CallFrame } from './call-frame.js';
+import type { NativeCall } from './native-call.js';
 import type { NativeLibrary } from './native-library.js';
+import { ResponseWindow, reserveWindow } from './response-window.js';
 import { Server } from './server.js';
 
 type NativeModule = typeof import('./native-library.js');
@@ -22,15 +23,17 @@ export default async function lane(task: LaneTask): Promise<void> {
   ring.enterCritical();
   const native = await import('./native-library.js');
   const { CallFrame } = await import('./call-frame.js');
+  const { NativeCall } = await import('./native-call.js');
   const memory = new native.NativeMemory(task.stackBytes);
   const library = open(native, task, ring, tell);
   if (library === null) return port.close();
   try {
     const frame = new CallFrame(memory, native.ABI_VERSION);
-    const server = new Server(memory, library, frame, ring, task);
+    const window = new ResponseWindow(memory, frame, reserveWindow(task.maxPayloadBytes));
+    const call = new NativeCall(memory, library, frame, window, task.maxPayloadBytes);
+    const server = new Server(memory, call, ring, task);
     // Asked after `hold`: whoever leaves after this sees that it is not the last, so shutting down and initialising never overlap.
-    const ready =
-      !ring.leaving && ring.initialiseOnce(() => initialise(library, frame, server, tell));
+    const ready = !ring.leaving && ring.initialiseOnce(() => initialise(call, tell));
     if (ready) tell({ type: 'ready', info: library.info() });
     ring.leaveCritical();
     if (ready) serve(ring, server);
@@ -76,19 +79,9 @@ function open(
 }
 
 /** Runs `handler_init` and tells why if it refuses. */
-function initialise(
-  library: NativeLibrary,
-  frame: CallFrame,
-  server: Server,
-  tell: (message: LaneMessage) => void,
-): boolean {
-  frame.setEmptyContext();
-  server.offerResponse();
-  const code = library.initialise(frame.context, frame.response);
+function initialise(call: NativeCall, tell: (message: LaneMessage) => void): boolean {
+  const code = call.initialise();
   if (code === 0) return true;
-  tell({
-    type: 'refused',
-    failure: { kind: 'init-failed', code, message: server.readMessage() },
-  });
+  tell({ type: 'refused', failure: { kind: 'init-failed', code, message: call.readMessage() } });
   return false;
 }

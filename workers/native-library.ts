@@ -15,8 +15,15 @@ import { PosixSpawn } from './posix-spawn.js';
 export const ABI_VERSION = 1;
 
 /** Where the C runtime's exported functions are found: the program itself, but on Windows. */
-const loadCRuntime = (): LibraryHandle =>
+export const loadCRuntime = (): LibraryHandle =>
   koffi.load(process.platform === 'win32' ? 'ucrtbase.dll' : null);
+
+/** What went wrong in the last call of a C function, as a name such as `EMFILE`. */
+export function lastSystemError(): string {
+  const number = koffi.errno();
+  const known = Object.entries(koffi.os.errno).find(([, value]) => value === number);
+  return known?.[0] ?? `errno ${number}`;
+}
 
 /** A function that ends the process at once, without waiting for threads that are stuck in native code. */
 export function bindExit(): (code: number) => void {
@@ -59,7 +66,7 @@ const ENOMEM = 12;
 
 /** Access to plain memory by address. */
 export class NativeMemory {
-  /** Copies `length` bytes from one address to another. */
+  /** Copies `length` bytes from one address to another; the two places may overlap. */
   readonly copy: (to: number, from: number, length: number) => void;
   readonly #mincore: ((address: number, length: number, pages: Uint8Array) => number) | null;
   readonly #pageBytes: number;
@@ -73,7 +80,7 @@ export class NativeMemory {
     if (!configured) koffi.config({ sync_stack_size: stackBytes });
     configured = true;
     const runtime = loadCRuntime();
-    this.copy = runtime.func('memcpy', 'void', ['uintptr_t', 'uintptr_t', 'size_t']);
+    this.copy = runtime.func('memmove', 'void', ['uintptr_t', 'uintptr_t', 'size_t']);
     const isLinux = process.platform === 'linux';
     this.#pageBytes = isLinux ? runtime.func('getpagesize', 'int', [])() : 0;
     this.#mincore = isLinux

@@ -23,7 +23,7 @@ import {
   NativeLibrary,
   NativeMemory,
 } from './native-library.js';
-import { ResponseWindow } from './response-window.js';
+import { ResponseWindow, reserveWindow } from './response-window.js';
 
 const STDIN_FD = 0;
 /** A thread that was joined may still be listed for a moment. */
@@ -53,7 +53,7 @@ function run(task: PreflightTask, body: Buffer): void {
   const memory = new NativeMemory(task.stackBytes);
   bindLifetime(task.parentPid, task.lifetimeSeconds);
   const frame = new CallFrame(memory, ABI_VERSION);
-  const window = new ResponseWindow(memory, frame, task.maxPayloadBytes);
+  const window = new ResponseWindow(memory, frame, reserveWindow(task.maxPayloadBytes));
   const threadsBefore = namesIn('/proc/self/task');
   const descriptorsBefore = namesIn('/proc/self/fd');
 

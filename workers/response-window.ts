@@ -11,19 +11,29 @@ import type { NativeMemory } from './native-library.js';
 
 const decoder = new TextDecoder();
 
+/** Bytes of a window for responses of at most `maxPayloadBytes`: messages of handler_fail need room too. */
+export function windowBytes(maxPayloadBytes: number): number {
+  return Math.max(maxPayloadBytes, ROOM_BYTES);
+}
+
+/** Memory for a window. */
+export function reserveWindow(maxPayloadBytes: number): Uint8Array {
+  const length = windowBytes(maxPayloadBytes);
+  return new Uint8Array(reserveShared(length), 0, length);
+}
+
 export class ResponseWindow {
   readonly #memory: NativeMemory;
   readonly #frame: CallFrame;
   readonly #bytes: Uint8Array;
   readonly #address: number;
 
-  constructor(memory: NativeMemory, frame: CallFrame, maxPayloadBytes: number) {
+  /** `bytes` are the memory that is offered; they are kept, so that their address stays valid. */
+  constructor(memory: NativeMemory, frame: CallFrame, bytes: Uint8Array) {
     this.#memory = memory;
     this.#frame = frame;
-    // Messages of handler_fail need room too.
-    const length = Math.max(maxPayloadBytes, ROOM_BYTES);
-    this.#bytes = new Uint8Array(reserveShared(length), 0, length);
-    this.#address = memory.addressOf(this.#bytes);
+    this.#bytes = bytes;
+    this.#address = memory.addressOf(bytes);
   }
 
   /** Offers the window for a response. */
