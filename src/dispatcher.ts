@@ -16,7 +16,14 @@ import { strict as assert } from 'node:assert';
 import { setMaxListeners } from 'node:events';
 import { Alarm } from './alarm.js';
 import { monotonicMs } from './clock.js';
-import type { DropReason, EndpointStuckError, QueueFullError, TimeoutPhase } from './errors.js';
+import type {
+  CrashLoopError,
+  DropReason,
+  EndpointStuckError,
+  LaneExitedError,
+  QueueFullError,
+  TimeoutPhase,
+} from './errors.js';
 import type { KeepAlive } from './keep-alive.js';
 import { LatencyRecorder, type LatencyStats } from './latency.js';
 import { checkSignal, checkTimeout, type ResolvedEndpointOptions } from './options.js';
@@ -45,6 +52,9 @@ import {
 import { NO_SLOT, type RingProducer } from './ring/producer.js';
 import { WatchPolicy } from './watch-policy.js';
 
+/** What a request is refused with for want of room. */
+export type ShedError = QueueFullError | EndpointStuckError | CrashLoopError;
+
 /** What the dispatcher tells the version it works for. */
 export interface DispatcherHooks {
   /** A caller was answered with a timeout. */
@@ -52,11 +62,13 @@ export interface DispatcherHooks {
   /** A caller was answered while its native call goes on. */
   abandoned(lane: number): void;
   /** A request was refused for want of room. */
-  shed(error: QueueFullError | EndpointStuckError): void;
+  shed(error: ShedError): void;
   /** An abandoned call has outlived its grace. */
-  callStuck(lane: number): void;
+  callStuck(lane: number, slot: number): void;
   /** An abandoned call has returned. */
   callReturned(lane: number): void;
+  /** A handler has answered. */
+  handlerAnswered(): void;
   /** Takes the large response that a lane has posted for a slot. */
   takePosted(lane: number, slot: number): ArrayBuffer;
   /** Something has left; there may be nothing in flight any more. */
@@ -77,9 +89,9 @@ export interface OutcomeTotals {
   timedOutRunning: number;
   /** The caller's signal was aborted. */
   aborted: number;
-  /** Taken away by a swap, an unload, a drain timeout, `close` or a stuck endpoint. */
+  /** Taken away by a swap, an unload, a drain timeout, `close`, or an endpoint that is stuck or crashes. */
   dropped: number;
-  /** The lane's thread ended during the call. */
+  /** The lane's thread or process ended during the call. */
   laneExited: number;
   /** Refused at the door for want of room. These were not accepted. */
   shed: number;
@@ -155,8 +167,9 @@ export class Dispatcher {
   /** Whether a native call has lately been short enough for a watch, and no watch has been in vain since. */
   #watchPays = false;
   readonly #watchPolicy = new WatchPolicy();
-  /** Lanes that are stuck, if that is all of them and nothing is accepted; otherwise null. */
-  #allStuck: number | null = null;
+  #handlerAnswers = 0;
+  /** Makes the error that every request is refused with; null while they are accepted. */
+  #refusal: (() => ShedError) | null = null;
   readonly #totals: OutcomeTotals = {
     succeeded: 0,
     failed: 0,
@@ -199,11 +212,7 @@ export class Dispatcher {
         reject(signal.reason);
         return;
       }
-      if (this.#allStuck !== null) {
-        throw this.#shed(
-          requestErrors.endpointStuck(this.#identity, this.#options, this.#allStuck),
-        );
-      }
+      if (this.#refusal !== null) throw this.#shed(this.#refusal());
       // A caller who sends many in one turn of the event loop must not be refused while lanes have long gone on.
       if (this.#mustWait && this.#ring.mayCollect) this.collect();
       const waits = this.#mustWait;
@@ -317,14 +326,20 @@ export class Dispatcher {
         ? this.#hooks.takePosted(this.#ring.laneOf(slot), slot)
         : undefined;
     if (!pending.answered) this.#answerFromSlot(pending, slot, status, posted);
-    else if (status !== STATUS.WITHDRAWN) this.#returned(pending);
+    else if (status !== STATUS.WITHDRAWN) this.#returned(pending, status !== STATUS.EXPIRED);
     this.#vacate(pending);
   };
 
   /** A call that was abandoned has come back. */
-  #returned(pending: Pending): void {
+  #returned(pending: Pending, hasRun: boolean): void {
     this.#abandoned -= 1;
+    if (hasRun) this.#handlerHasAnswered();
     this.#hooks.callReturned(this.#ring.laneOf(pending.slot));
+  }
+
+  #handlerHasAnswered(): void {
+    this.#handlerAnswers += 1;
+    this.#hooks.handlerAnswered();
   }
 
   #vacate(pending: Pending): void {
@@ -352,6 +367,7 @@ export class Dispatcher {
       this.#timedOut(pending, 'queued');
       return;
     }
+    this.#handlerHasAnswered();
     this.#watchPays ||= ranMs <= WATCH_MS;
     this.#queueLatency.record(queuedMs, finishedMs);
     this.#runLatency.record(ranMs, finishedMs);
@@ -390,14 +406,14 @@ export class Dispatcher {
   }
 
   /** Answers the request whose call died with its lane. The ring has cleaned up already. */
-  buried(slot: number, cause: unknown): void {
+  buried(slot: number, makeError: () => LaneExitedError): void {
     const pending = this.#bySlot[slot];
     assert(pending !== undefined, 'a running slot has a request');
     if (pending.answered) {
       this.#abandoned -= 1;
     } else {
       this.#totals.laneExited += 1;
-      this.#reject(pending, requestErrors.laneExited(this.#identity, cause));
+      this.#reject(pending, makeError());
     }
     this.#vacate(pending);
     this.#refill();
@@ -424,7 +440,7 @@ export class Dispatcher {
       if (pending.answered && pending.graceEndsMs <= nowMs) {
         pending.graceEndsMs = Number.POSITIVE_INFINITY;
         if (this.#ring.stateOf(pending.slot) === STATE.RUNNING) {
-          this.#hooks.callStuck(this.#ring.laneOf(pending.slot));
+          this.#hooks.callStuck(this.#ring.laneOf(pending.slot), pending.slot);
         }
       }
       nextMs = Math.min(nextMs, pending.answered ? pending.graceEndsMs : pending.deadlineMs);
@@ -457,21 +473,26 @@ export class Dispatcher {
   }
 
   /** Refuses new requests and answers the queued ones, because no lane is left that could take them. */
-  becomeStuck(stuckLanes: number): void {
-    this.#allStuck = stuckLanes;
+  refuse(makeError: () => ShedError): void {
+    this.#refusal = makeError;
     for (const pending of this.#all()) {
       if (pending.answered || (pending.slot !== NO_SLOT && !this.#ring.withdraw(pending.slot)))
         continue;
       if (pending.slot === NO_SLOT) this.#leaveQueue(pending);
       this.#totals.dropped += 1;
-      this.#reject(pending, requestErrors.endpointStuck(this.#identity, this.#options, stuckLanes));
+      this.#reject(pending, makeError());
     }
     this.#hooks.requestLeft();
   }
 
-  /** Accepts requests again: a lane has come back. */
-  becomeUnstuck(): void {
-    this.#allStuck = null;
+  /** Accepts requests again: there is a lane. */
+  accept(): void {
+    this.#refusal = null;
+  }
+
+  /** Requests that a handler has answered, in whatever way, and whether or not somebody still waited. */
+  get handlerAnswers(): number {
+    return this.#handlerAnswers;
   }
 
   /** Every request there is, as a list of its own: what is done to one may move others. */
@@ -512,7 +533,10 @@ export class Dispatcher {
     const { timeoutMs } = pending;
     if (phase === 'queued') this.#totals.timedOutQueued += 1;
     else this.#totals.timedOutRunning += 1;
-    this.#reject(pending, requestErrors.timedOut(this.#identity, timeoutMs, phase));
+    this.#reject(
+      pending,
+      requestErrors.timedOut(this.#identity, timeoutMs, phase, this.#options.isolation),
+    );
     this.#hooks.timedOut(phase, timeoutMs);
   }
 
@@ -571,7 +595,7 @@ export class Dispatcher {
     this.#alarm.clear();
   }
 
-  #shed<E extends QueueFullError | EndpointStuckError>(error: E): E {
+  #shed(error: ShedError): ShedError {
     this.#totals.shed += 1;
     this.#hooks.shed(error);
     return error;

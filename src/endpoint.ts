@@ -5,6 +5,7 @@
 
 import { strict as assert } from 'node:assert';
 import pTimeout from 'p-timeout';
+import { CancelFlags } from './cancel-flags.js';
 import type { DrainReport } from './drain-report.js';
 import {
   DrainingLimitError,
@@ -24,7 +25,7 @@ import {
 } from './options.js';
 import { type PreflightReport, preflight } from './preflight/preflight.js';
 import type { VersionIdentity } from './request-errors.js';
-import { Version, type VersionStats } from './version.js';
+import { slotsFor, Version, type VersionStats } from './version.js';
 
 /** What a swap did. */
 export interface SwapResult {
@@ -190,6 +191,7 @@ export class Endpoint {
     const leftMs = () => Math.max(1, endMs - performance.now());
     let tried: PreflightReport | null = null;
     let version: Version;
+    let cancelFlags: CancelFlags | null = null;
     try {
       if (options.preflight !== false) {
         const copyPath = copy.path;
@@ -200,8 +202,12 @@ export class Endpoint {
       throw error;
     }
     try {
-      version = new Version({ identity, options, path, copy, preflight: tried, keepAlive, report });
+      if (options.isolation === 'process')
+        cancelFlags = await CancelFlags.create(slotsFor(options));
+      const parts = { identity, options, path, copy, preflight: tried, cancelFlags };
+      version = new Version({ ...parts, keepAlive, report });
     } catch (cause) {
+      cancelFlags?.close();
       await copy.remove();
       throw new LoadFailedError(
         `no threads or memory could be had for ${path} (${cause}); load fewer versions, or lower threads, maxInFlight and maxPayloadBytes`,

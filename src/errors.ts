@@ -310,21 +310,28 @@ export type TimeoutPhase = 'queued' | 'running';
 
 /**
  * The deadline passed. `queued`: the handler never ran and never will. `running`: the handler's cancel
- * flag is raised, but the native call goes on until it returns by itself.
+ * flag is raised; in a thread the native call then goes on until it returns by itself, in a process of its own it is killed if it has not
+ * returned within `cancelGraceMs`.
  */
 export class TimeoutError extends HandlerError {
   readonly code = 'ERR_HANDLER_TIMEOUT';
   readonly timeoutMs: number;
   readonly phase: TimeoutPhase;
+  /**
+   * Whether the CPU is certain to come back, whatever the handler does: the request never ran, or its process is killed if the call has
+   * not returned `cancelGraceMs` after this error. False in a thread: nothing can stop native code there.
+   */
+  readonly cpuReclaimed: boolean;
 
   constructor(
-    timeout: { timeoutMs: number; phase: TimeoutPhase },
+    timeout: { timeoutMs: number; phase: TimeoutPhase; cpuReclaimed: boolean },
     message: string,
     fields: ErrorFields = {},
   ) {
     super(message, fields);
     this.timeoutMs = timeout.timeoutMs;
     this.phase = timeout.phase;
+    this.cpuReclaimed = timeout.cpuReclaimed;
   }
 }
 
@@ -409,7 +416,39 @@ export class OutOfMemoryError extends HandlerError {
   readonly code = 'ERR_HANDLER_OUT_OF_MEMORY';
 }
 
-/** The worker thread that ran the request ended, for instance at its heap limit. */
+/**
+ * The lane that ran the request ended: its process crashed, or its worker thread came to its heap limit. The request may have had
+ * effects.
+ */
 export class LaneExitedError extends HandlerError {
   readonly code = 'ERR_HANDLER_LANE_EXITED';
+  /** The signal that ended the lane's process, such as `SIGSEGV`; null if none did, and for threads. */
+  readonly signal: string | null;
+  /** What the lane's process exited with; null if a signal ended it, and for threads. */
+  readonly exitCode: number | null;
+
+  constructor(
+    end: { signal: string | null; exitCode: number | null },
+    message: string,
+    fields: ErrorFields = {},
+  ) {
+    super(message, fields);
+    this.signal = end.signal;
+    this.exitCode = end.exitCode;
+  }
+}
+
+/**
+ * Lanes of the endpoint have crashed again and again with no request answered in between. It tries a new lane from time to
+ * time and recovers with the first one that answers; swapping in a good version recovers it at once. The last crash is the `cause`.
+ */
+export class CrashLoopError extends HandlerError {
+  readonly code = 'ERR_HANDLER_CRASH_LOOP';
+  /** Lanes lost in a row. */
+  readonly crashes: number;
+
+  constructor(crashes: number, message: string, fields: ErrorFields = {}) {
+    super(message, fields);
+    this.crashes = crashes;
+  }
 }

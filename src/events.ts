@@ -3,9 +3,10 @@
  */
 
 import { EventEmitter } from 'eventemitter3';
+import type { ShedError } from './dispatcher.js';
 import type { DrainReport } from './drain-report.js';
-import type { DropReason, EndpointStuckError, QueueFullError, TimeoutPhase } from './errors.js';
-import type { HandlerInfo } from './lane-protocol.js';
+import type { DropReason, TimeoutPhase } from './errors.js';
+import type { HandlerInfo, WearReason } from './lane-protocol.js';
 import type { VersionIdentity } from './request-errors.js';
 
 /** Every event's name and the one argument its listeners get. */
@@ -28,14 +29,23 @@ export interface RegistryEvents {
   timeout: [VersionIdentity & { phase: TimeoutPhase; timeoutMs: number }];
   /** A caller was answered while the native call goes on. */
   abandoned: [VersionIdentity & { lane: number }];
-  /** An abandoned call has outlived its grace. `replaced` says whether another lane takes over. */
-  laneStuck: [VersionIdentity & { lane: number; replaced: boolean }];
-  /** A lane's thread ended by itself. */
+  /**
+   * An abandoned call has outlived its grace. `replaced` says whether another lane takes over, `killed` whether the call was ended,
+   * with the process it was in.
+   */
+  laneStuck: [VersionIdentity & { lane: number; replaced: boolean; killed: boolean }];
+  /** A lane's thread or process ended by itself. Of a process, `error` is a `LaneExitedError`. */
   laneExited: [VersionIdentity & { lane: number; error: unknown }];
   /** A lane serves in the place of a stuck one. */
   laneReplaced: [VersionIdentity & { lane: number; by: number }];
+  /** A lane serves in the place of one that is worn, which leaves. */
+  laneRecycled: [VersionIdentity & { lane: number; by: number; reason: WearReason }];
+  /** Lanes were lost in a row: requests are refused until a new one has come up, the next after `retryMs`. */
+  crashLoop: [VersionIdentity & { crashes: number; retryMs: number; error: unknown }];
+  /** After `crashLoop`: a request was answered. */
+  crashLoopEnded: [VersionIdentity];
   /** A request was refused for want of room. */
-  shed: [VersionIdentity & { error: QueueFullError | EndpointStuckError }];
+  shed: [VersionIdentity & { error: ShedError }];
 }
 
 /** Where versions report. */

@@ -2,7 +2,8 @@
  * Sees to it that the process can end while libraries are being loaded or unloaded: Node terminates the worker
  * threads when it exits, and a thread that is terminated inside koffi aborts the whole process.
  *
- * At `exit` every ring is frozen: lanes inside koffi get a moment to come out, none goes in.
+ * At `exit` every ring is frozen: lanes inside koffi get a moment to come out, none goes in. Then the lanes' processes are killed: a
+ * thread that waits for one cannot be terminated.
  */
 
 import type { RingProducer } from './ring/producer.js';
@@ -26,4 +27,17 @@ function freezeAll(): void {
   const endMs = performance.now() + PATIENCE_MS;
   for (const ring of rings) ring.freeze();
   for (const ring of rings) ring.awaitFrozen(Math.max(0, endMs - performance.now()));
+  for (const ring of rings) killProcesses(ring);
+}
+
+function killProcesses(ring: RingProducer): void {
+  for (let lane = 0; lane < ring.layout.lanes; lane++) {
+    const pid = ring.processOf(lane);
+    if (pid === 0) continue;
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch {
+      // It has ended by itself; and if it has not, the kernel ends it with this process.
+    }
+  }
 }

@@ -1,14 +1,14 @@
-export type { DispatcherStats, OutcomeTotals } from './dispatcher.js';
+export type { DispatcherStats, OutcomeTotals, ShedError } from './dispatcher.js';
 export type { DrainReport } from './drain-report.js';
 export type { EndpointStats, SwapResult } from './endpoint.js';
 export * from './errors.js';
 export type { RegistryEmitter, RegistryEvents } from './events.js';
 export { exitProcess } from './exit-process.js';
-export type { HandlerInfo } from './lane-protocol.js';
+export type { HandlerInfo, WearReason } from './lane-protocol.js';
 export type { LaneCounts } from './lanes.js';
 export type { LatencyStats, LatencySummary } from './latency.js';
 export { libraryFileName } from './library/name.js';
-export type { EndpointOptions, LoadOptions, RegistryOptions } from './options.js';
+export type { EndpointOptions, Isolation, LoadOptions, RegistryOptions } from './options.js';
 export type { PreflightOptions, SelfTest } from './preflight/options.js';
 export type { PreflightReport } from './preflight/preflight.js';
 export type { PreflightStep } from './preflight/protocol.js';

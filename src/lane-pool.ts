@@ -8,6 +8,7 @@ import { Piscina } from 'piscina';
 import type { LaneTask } from './lane-protocol.js';
 
 const laneFile = new URL('../workers/lane.js', import.meta.url).href;
+const bridgeFile = new URL('../workers/bridge.js', import.meta.url).href;
 
 export interface LanePoolOptions {
   /** Threads that start at once. */
@@ -50,7 +51,8 @@ export class LanePool {
   /** Runs a lane in a thread of its own. Settles when the lane has left, rejects if its thread died. */
   async run(task: LaneTask): Promise<void> {
     // Named here and not for the whole pool: an idle thread loads nothing that it could be terminated in.
-    await this.#piscina.run(task, { filename: laneFile, transferList: [task.port] });
+    const filename = task.process === null ? laneFile : bridgeFile;
+    await this.#piscina.run(task, { filename, transferList: [task.port] });
   }
 
   /** Ends all threads. No lane may be running. */

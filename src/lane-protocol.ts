@@ -21,7 +21,36 @@ export interface LaneTask {
   regions: Region[];
   /** Mail announced before this task was made. */
   mail: number;
+  /** After how many requests the lane says that it is worn; Infinity for never. */
+  recycleAfterRequests: number;
+  /** For a lane that has its handler run in a process of its own. */
+  process: ProcessTask | null;
 }
+
+/** What a lane needs to know of its process. */
+export interface ProcessTask {
+  /** For whoever looks at the list of processes. */
+  name: string;
+  /** The cancel flags of the version: one 32-bit word a slot. */
+  cancelFlags: { descriptor: number; byteLength: number };
+  env: Readonly<Record<string, string>>;
+  /** Resident memory at which the lane says that it is worn; Infinity for never. */
+  maxRssBytes: number;
+  /** How long it may take to shut its library down. */
+  stopTimeoutMs: number;
+}
+
+/** How a lane's process ended. */
+export interface ProcessEnd {
+  exitCode: number | null;
+  /** The signal that ended it. */
+  signal: string | null;
+  /** What else is to be said, such as why it could not be started. */
+  reason: string | null;
+}
+
+/** Why a lane is to be replaced although nothing is wrong with it. */
+export type WearReason = 'requests' | 'age' | 'memory';
 
 /** Request memory outside the ring: a shared buffer and the number that slots call it by. */
 export interface Region {
@@ -41,7 +70,11 @@ export type LaneMessage =
   | { type: 'ready'; info: HandlerInfo }
   | { type: 'refused'; failure: LoadFailure }
   /** A response too large for its slot; the slot's status says that it was posted. */
-  | { type: 'response'; slot: number; bytes: ArrayBuffer };
+  | { type: 'response'; slot: number; bytes: ArrayBuffer }
+  /** The lane serves on, but should be replaced. */
+  | { type: 'worn'; reason: WearReason }
+  /** The lane's process has ended by itself, or in another way than it should have. */
+  | { type: 'ended'; end: ProcessEnd };
 
 /** What the library says of itself through `handler_info`; null where it says nothing. */
 export interface HandlerInfo {

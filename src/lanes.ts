@@ -1,19 +1,23 @@
 /**
- * The lanes of one version: starting them, hearing from them, replacing those that are stuck or have died,
+ * The lanes of one version: starting them, hearing from them, replacing those that are stuck, worn or have died,
  * and stopping them.
  *
- *   starting ──ready──► serving ──► stuck ──its call returned──► serving
+ *   starting ──ready──► serving ──► stuck ──its call returned──► serving      (in a thread)
  *      │                  │   │       │
+ *      │                  │   └───► killed                                     (in a process)
  *      │            told to leave:    │
  *      │             dismissed        │
  *      └──── refused, left, died ─────┴──► gone
  *
  * One rule keeps their number: while fewer serve or start than there should be, another is started, as far as there are
- * records; a lane that comes to serve when there are enough is dismissed.
+ * records; a lane that comes to serve when there are enough is dismissed. A worn lane is replaced the other way round: one more is
+ * started, and when that serves, the worn one is dismissed.
  */
 
 import { strict as assert } from 'node:assert';
 import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
+import type { CancelFlags } from './cancel-flags.js';
+import { CrashLoop } from './crash-loop.js';
 import { deferred } from './deferred.js';
 import { type LoadError, LoadFailedError } from './errors.js';
 import { LanePool } from './lane-pool.js';
@@ -23,28 +27,55 @@ import type {
   LaneMessage,
   LaneTask,
   LoadFailure,
+  ProcessEnd,
+  ProcessTask,
+  WearReason,
 } from './lane-protocol.js';
 import { loadErrorFor } from './load-error.js';
 import type { ResolvedEndpointOptions } from './options.js';
 import type { RegionTable } from './regions.js';
-import type { VersionIdentity } from './request-errors.js';
+import { describeEnd, laneExited, type VersionIdentity } from './request-errors.js';
+import { STATE } from './ring/layout.js';
 import { NO_SLOT, type RingProducer } from './ring/producer.js';
 
-const FIRST_RETRY_MS = 50;
-const LONGEST_RETRY_MS = 5000;
+/** The rest of `loadTimeoutMs` is for the end of a process that had to be killed. */
+const STOP_SHARE = 0.8;
+
+/** Why requests are refused. */
+export type Refusal =
+  /** Every lane is stuck and none will be replaced. */
+  | { why: 'stuck'; stuckLanes: number }
+  /** Lanes crash again and again. */
+  | { why: 'crash-loop'; crashes: number; cause: unknown };
 
 /** What the lanes tell the version they belong to. */
 export interface LanesHooks {
   /** Some requests have been completed. */
   doorbell(): void;
-  /** A lane's thread has ended by itself; `slot` is the request it was running, or `NO_SLOT`. */
-  laneExited(lane: number, slot: number, cause: unknown): void;
-  laneStuck(lane: number, replaced: boolean): void;
+  /**
+   * A lane's thread or process has ended; `slot` is the request it was running, or `NO_SLOT`, and `end` how the process ended, if it
+   * had one. `expected` if it was killed here.
+   */
+  laneExited(exit: LaneExit): void;
+  laneStuck(lane: number, fate: { replaced: boolean; killed: boolean }): void;
   laneReplaced(lane: number, by: number): void;
-  /** Every lane is stuck and none will be replaced. */
-  allStuck(stuckLanes: number): void;
-  /** After `allStuck`: a lane serves again. */
-  recovered(): void;
+  laneRecycled(lane: number, by: number, reason: WearReason): void;
+  /** Lanes have crashed in a row; a new one is tried after `retryMs`. */
+  crashLoop(crashes: number, retryMs: number, error: unknown): void;
+  crashLoopEnded(): void;
+  /** Requests are refused from now on, or taken again. */
+  refusalChanged(refusal: Refusal | null): void;
+  /** How many requests the lanes have answered so far. */
+  answered(): number;
+}
+
+/** How a lane ended. */
+export interface LaneExit {
+  lane: number;
+  slot: number;
+  cause: unknown;
+  end: ProcessEnd | null;
+  expected: boolean;
 }
 
 /** Lanes by what they are doing. */
@@ -54,14 +85,22 @@ export interface LaneCounts {
   stuck: number;
 }
 
-type LaneState = 'starting' | 'serving' | 'stuck' | 'dismissed' | 'gone';
+type LaneState = 'starting' | 'serving' | 'stuck' | 'killed' | 'dismissed' | 'gone';
 
 interface Lane {
   readonly index: number;
   readonly port: MessagePort;
   state: LaneState;
-  /** The stuck lane that this one stands in for. */
+  /** The stuck, killed or worn lane that this one stands in for. */
   readonly replaces: Lane | null;
+  /** Why it should be replaced although it serves, if it should. */
+  worn: WearReason | null;
+  /** Its process was killed here: because it was stuck, or because nobody needs it any more. */
+  killed: boolean;
+  /** How its process ended, once it has. */
+  end: ProcessEnd | null;
+  /** While it starts: until it is given up. Then: until it is worn. */
+  timer: NodeJS.Timeout | null;
   /** Settles once the lane has loaded the library; rejects with a LoadError. */
   readonly ready: Promise<HandlerInfo>;
   /** Resolves once the lane's task has ended, however it did. */
@@ -79,6 +118,8 @@ export interface LanesParts {
   sourcePath: string;
   /** The private copy, which is what is loaded. */
   libraryPath: string;
+  /** Where processes see that their request is cancelled; null for threads. */
+  cancelFlags: CancelFlags | null;
   hooks: LanesHooks;
 }
 
@@ -91,16 +132,18 @@ export class Lanes {
   readonly #posted = new Map<number, ArrayBuffer>();
   /** Lost lanes are replaced only while serving: before, they fail the load; after, they are not missed. */
   #phase: 'loading' | 'serving' | 'stopping' = 'loading';
-  #exhausted = false;
-  #failedStarts = 0;
+  readonly #crashLoop: CrashLoop;
+  #lastLoss: unknown = null;
+  #refusal: Refusal | null = null;
   #retry: NodeJS.Timeout | null = null;
 
   constructor(parts: LanesParts) {
-    const { threads, maxStuckLanes, resourceLimits, env } = parts.options;
+    const { threads, resourceLimits, env, crashLoopAfter } = parts.options;
+    const { lanes } = parts.ring.layout;
     this.#parts = parts;
-    this.#lanes = new Array(parts.ring.layout.lanes).fill(undefined);
-    const maxThreads = threads + maxStuckLanes;
-    this.#pool = new LanePool({ threads, maxThreads, resourceLimits, env });
+    this.#lanes = new Array(lanes).fill(undefined);
+    this.#pool = new LanePool({ threads, maxThreads: lanes, resourceLimits, env });
+    this.#crashLoop = new CrashLoop(crashLoopAfter);
   }
 
   /**
@@ -124,6 +167,8 @@ export class Lanes {
     this.#phase = 'stopping';
     if (this.#retry !== null) clearTimeout(this.#retry);
     this.#parts.ring.stop();
+    // A process that is being started reads nothing before it is ready, which may be never.
+    this.#kill(this.#present().filter(({ state }) => state === 'starting'));
     await Promise.all(this.#present().map((lane) => lane.gone));
   }
 
@@ -131,6 +176,19 @@ export class Lanes {
   async destroy(): Promise<void> {
     assert(this.#present().length === 0, 'threads are ended only when no lane is in native code');
     await this.#pool.destroy();
+  }
+
+  /** For the end: kills every process there is, whatever it does, and starts none in its place. Threads go on. */
+  killAll(): void {
+    this.#phase = 'stopping';
+    this.#kill(this.#present());
+  }
+
+  #kill(lanes: readonly Lane[]): void {
+    for (const lane of lanes) {
+      lane.killed = true;
+      this.#killProcess(lane);
+    }
   }
 
   /** Posts to every lane; they read it before any request that is submitted later. */
@@ -164,16 +222,42 @@ export class Lanes {
     };
   }
 
+  /** Process ids of the lanes' processes, in the order of the lanes. */
+  processIds(): number[] {
+    const { ring } = this.#parts;
+    return this.#present()
+      .map((lane) => ring.processOf(lane.index))
+      .filter((pid) => pid !== 0);
+  }
+
+  get refusal(): Refusal | null {
+    return this.#refusal;
+  }
+
   // ---- As many as there should be ----------------------------------------------------------------
 
-  /** An abandoned call on this lane has outlived its grace. */
-  callStuck(index: number): void {
+  /** The abandoned call in `slot` on this lane has outlived its grace. */
+  callStuck(index: number, slot: number): void {
     const lane = this.#lanes[index];
     if (lane === undefined || (lane.state !== 'serving' && lane.state !== 'dismissed')) return;
-    lane.state = 'stuck';
+    const { ring, options, hooks } = this.#parts;
+    const killed = options.isolation === 'process';
+    if (killed) {
+      // First it may take no other request, then it is looked whether it still has this one: so it is never another's call that is killed.
+      ring.dismiss(index);
+      lane.state = 'dismissed';
+      if (ring.stateOf(slot) === STATE.RUNNING) {
+        lane.state = 'killed';
+        this.#kill([lane]);
+      }
+    } else {
+      lane.state = 'stuck';
+    }
     const started = this.#startMissing(lane);
-    this.#parts.hooks.laneStuck(index, started);
-    this.#updateExhausted();
+    if (lane.state !== 'dismissed') {
+      hooks.laneStuck(index, { replaced: killed || started, killed });
+    }
+    this.#updateRefusal();
   }
 
   /** An abandoned call on this lane has returned, whether it had been found stuck or not. */
@@ -183,50 +267,99 @@ export class Lanes {
     this.#serves(lane);
   }
 
-  /** A lane can take requests, for the first time or again. If there are enough without it, it leaves. */
+  /** A lane can take requests, for the first time or again. If there are enough without it, one leaves: rather a worn one. */
   #serves(lane: Lane): void {
     lane.state = 'serving';
     if (this.counts().serving > this.#parts.options.threads) {
-      lane.state = 'dismissed';
-      this.#parts.ring.dismiss(lane.index);
+      const worn = this.#wornLane();
+      if (worn?.worn != null) {
+        this.#parts.hooks.laneRecycled(worn.index, lane.index, worn.worn);
+      }
+      this.#dismiss(worn ?? lane);
     }
-    this.#updateExhausted();
+    this.#startMissing(null);
+    this.#recycleNext();
+    this.#updateRefusal();
+  }
+
+  #dismiss(lane: Lane): void {
+    lane.state = 'dismissed';
+    this.#parts.ring.dismiss(lane.index);
   }
 
   /**
-   * Starts lanes until there are enough that serve or will; returns whether it started any. Lane records are the limit:
-   * one is taken by each stuck lane. After a failed start it waits a while, each time longer.
+   * Starts lanes until there are enough that serve or will; returns whether it started any. Their number is limited: each stuck lane
+   * counts. While lanes crash in a row, one at a time is tried.
    */
   #startMissing(replaces: Lane | null): boolean {
     if (this.#phase !== 'serving' || this.#retry !== null) return false;
+    const { threads, maxStuckLanes } = this.#parts.options;
     let started = false;
     for (;;) {
       const { starting, serving } = this.counts();
       const index = this.#lanes.indexOf(undefined);
-      if (starting + serving >= this.#parts.options.threads || index === -1) return started;
+      const enough =
+        starting + serving >= threads ||
+        (this.#crashLoop.state !== 'closed' && (starting > 0 || started)) ||
+        this.#crashLoop.state === 'half-open';
+      const full = index === -1 || this.#present().length >= threads + maxStuckLanes;
+      if (enough || full) return started;
       this.#startLane(index, replaces);
       started = true;
     }
   }
 
-  #startMissingLater(): void {
+  /** Starts what is missing `delayMs` after a lane was lost. */
+  #startMissingLater(delayMs: number): void {
     if (this.#phase !== 'serving' || this.#retry !== null) return;
-    const delayMs = Math.min(FIRST_RETRY_MS * 2 ** this.#failedStarts, LONGEST_RETRY_MS);
-    this.#failedStarts += 1;
     this.#retry = setTimeout(() => {
       this.#retry = null;
       this.#startMissing(null);
-      this.#updateExhausted();
+      this.#recycleNext();
+      this.#updateRefusal();
     }, delayMs).unref();
   }
 
-  #updateExhausted(): void {
+  /** A lane should be replaced, although nothing is wrong with it. */
+  #wears(lane: Lane, reason: WearReason): void {
+    lane.worn ??= reason;
+    this.#recycleNext();
+  }
+
+  #wornLane(): Lane | undefined {
+    return this.#present().find((lane) => lane.worn !== null && lane.state === 'serving');
+  }
+
+  /** Starts one lane more for a worn one, one at a time. If there is no room for one more, the worn one leaves first. */
+  #recycleNext(): void {
+    const worn = this.#wornLane();
+    if (worn?.worn == null || this.#phase !== 'serving' || this.#retry !== null) return;
+    if (this.#crashLoop.state !== 'closed' || this.counts().starting > 0) return;
+    const index = this.#lanes.indexOf(undefined);
+    if (index !== -1) this.#startLane(index, worn);
+    else this.#dismiss(worn);
+  }
+
+  /** A request was answered while lanes crashed in a row. */
+  requestAnswered(): void {
+    if (this.#crashLoop.state === 'closed') return;
+    this.#crashLoop.answered();
+    this.#parts.hooks.crashLoopEnded();
+    this.#startMissing(null);
+    this.#updateRefusal();
+  }
+
+  #updateRefusal(): void {
+    const before = this.#refusal;
     const { starting, serving, stuck } = this.counts();
-    const exhausted = starting + serving === 0 && stuck > 0 && this.#retry === null;
-    if (exhausted === this.#exhausted) return;
-    this.#exhausted = exhausted;
-    if (exhausted) this.#parts.hooks.allStuck(stuck);
-    else this.#parts.hooks.recovered();
+    const allStuck = starting + serving === 0 && stuck > 0 && this.#retry === null;
+    const { state, crashes } = this.#crashLoop;
+    if (state === 'open') {
+      this.#refusal = { why: 'crash-loop', crashes, cause: this.#lastLoss };
+    } else {
+      this.#refusal = allStuck ? { why: 'stuck', stuckLanes: stuck } : null;
+    }
+    if (this.#refusal?.why !== before?.why) this.#parts.hooks.refusalChanged(this.#refusal);
   }
 
   // ---- One lane ----------------------------------------------------------------------------------
@@ -236,7 +369,7 @@ export class Lanes {
   }
 
   #startLane(index: number, replaces: Lane | null): Lane {
-    const { ring, regions, options, libraryPath } = this.#parts;
+    const { ring, regions, options, libraryPath, identity } = this.#parts;
     const { port1: port, port2: remotePort } = new MessageChannel();
     const { promise: ready, resolve: loaded, reject: refused } = deferred<HandlerInfo>();
     // Whoever started the lane awaits it; a lane that is refused later must not be an unhandled rejection.
@@ -246,6 +379,10 @@ export class Lanes {
       port,
       state: 'starting',
       replaces,
+      worn: null,
+      killed: false,
+      end: null,
+      timer: null,
       ready,
       loaded,
       refused,
@@ -264,13 +401,39 @@ export class Lanes {
       stackBytes: options.stackBytes,
       regions: regions.list(),
       mail: ring.mail,
+      recycleAfterRequests: options.recycleAfterRequests,
+      process: this.#processTask(`${identity.endpoint}@${identity.version} lane ${index}`),
     };
     this.#lanes[index] = lane;
+    // Before, the load has a timeout of its own. Native code that hangs in a thread cannot be given up.
+    if (this.#phase === 'serving' && task.process !== null) {
+      lane.timer = setTimeout(() => this.#killProcess(lane), options.loadTimeoutMs).unref();
+    }
     lane.gone = this.#pool.run(task).then(
       () => this.#left(lane),
       (cause: unknown) => this.#died(lane, cause),
     );
     return lane;
+  }
+
+  #processTask(name: string): ProcessTask | null {
+    const { cancelFlags, options } = this.#parts;
+    if (cancelFlags === null) return null;
+    const { env, maxRssBytes, loadTimeoutMs } = options;
+    const stopTimeoutMs = loadTimeoutMs * STOP_SHARE;
+    const { descriptor, byteLength } = cancelFlags;
+    return { name, env, maxRssBytes, stopTimeoutMs, cancelFlags: { descriptor, byteLength } };
+  }
+
+  #killProcess(lane: Lane): void {
+    const pid = this.#parts.ring.processOf(lane.index);
+    if (pid === 0) return;
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch (error) {
+      // It has just ended by itself.
+      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+    }
   }
 
   #receive(lane: Lane, message: LaneMessage): void {
@@ -280,62 +443,104 @@ export class Lanes {
     }
     switch (message.type) {
       case 'ready':
-        this.#failedStarts = 0;
-        lane.loaded(message.info);
-        if (lane.replaces?.state === 'stuck') {
-          this.#parts.hooks.laneReplaced(lane.replaces.index, lane.index);
-        }
-        this.#serves(lane);
+        this.#becameReady(lane, message.info);
         return;
       case 'refused':
         this.#refused(lane, message.failure);
         return;
       case 'response':
         this.#posted.set(message.slot, message.bytes);
+        return;
+      case 'worn':
+        this.#wears(lane, message.reason);
+        return;
+      case 'ended':
+        lane.end = message.end;
     }
+  }
+
+  #becameReady(lane: Lane, info: HandlerInfo): void {
+    const { recycleAfterMs } = this.#parts.options;
+    this.#clearTimer(lane);
+    if (recycleAfterMs !== Number.POSITIVE_INFINITY) {
+      lane.timer = setTimeout(() => this.#wears(lane, 'age'), recycleAfterMs).unref();
+    }
+    lane.loaded(info);
+    const { replaces } = lane;
+    if (replaces !== null && (replaces.state === 'stuck' || replaces.killed)) {
+      this.#parts.hooks.laneReplaced(replaces.index, lane.index);
+    }
+    this.#crashLoop.cameUp();
+    this.#serves(lane);
+  }
+
+  #clearTimer(lane: Lane): void {
+    if (lane.timer !== null) clearTimeout(lane.timer);
+    lane.timer = null;
   }
 
   #refused(lane: Lane, failure: LoadFailure): void {
     const error = loadErrorFor(failure, this.#parts.sourcePath, this.#parts.identity);
     lane.refused(error);
     // Before, it fails the load; now it is a replacement that did not come to be.
-    if (this.#phase === 'serving') this.#parts.hooks.laneExited(lane.index, NO_SLOT, error);
+    this.#lastLoss = error;
+    if (this.#phase === 'serving') this.#reportExit(lane, NO_SLOT, error);
   }
 
   /** The lane has returned from its task: it was told to, or it was refused. */
   #left(lane: Lane): void {
     this.#readRest(lane);
+    // It was told to stop, and its process has ended in another way.
+    if (lane.end !== null && !lane.killed) this.#reportExit(lane, NO_SLOT, null);
+    const crashed = lane.state === 'starting';
     this.#forget(lane);
-    this.#lost(lane);
+    this.#lost(lane, crashed);
   }
 
-  /** The lane's thread has ended, or its task has thrown: the lane's loop is no more. */
+  /** The lane's thread or process has ended, or its task has thrown: the lane's loop is no more. */
   #died(lane: Lane, cause: unknown): void {
     this.#readRest(lane);
+    // If the thread alone has died, the process does so in a moment, and nothing may be said to be gone before.
+    this.#killProcess(lane);
     // What it had completed is answered as completed; only then is what is left of it cleared away.
     this.#parts.hooks.doorbell();
     const slot = this.#parts.ring.bury(lane.index);
     if (slot !== NO_SLOT) this.#posted.delete(slot);
     this.#forget(lane);
     const { identity, sourcePath } = this.#parts;
-    const said = cause instanceof Error ? cause.message : String(cause);
+    const said = describeEnd(cause, lane.end);
+    const lost = lane.end === null ? cause : laneExited(identity, cause, lane.end);
     lane.refused(
       new LoadFailedError(
-        `a worker thread that was to load ${sourcePath} ended: ${said}`,
+        `a ${lane.end === null ? 'worker thread' : 'process'} that was to load ${sourcePath} ended: ${said}`,
         sourcePath,
-        { ...identity, cause },
+        { ...identity, cause: lost },
       ),
     );
-    this.#parts.hooks.laneExited(lane.index, slot, cause);
-    this.#lost(lane);
+    this.#reportExit(lane, slot, cause);
+    this.#lastLoss = lost;
+    this.#lost(lane, !lane.killed);
   }
 
-  /** A lane is gone. If it was not told to leave, another is started in time. */
-  #lost(lane: Lane): void {
-    const wanted = lane.state !== 'dismissed';
+  #reportExit(lane: Lane, slot: number, cause: unknown): void {
+    const { index, end, killed } = lane;
+    if (slot === NO_SLOT && killed) return;
+    this.#parts.hooks.laneExited({ lane: index, slot, cause, end, expected: killed });
+  }
+
+  /** A lane is gone. If that leaves too few, another is started: at once, unless lanes are lost in a row. */
+  #lost(lane: Lane, crashed: boolean): void {
     lane.state = 'gone';
-    if (wanted) this.#startMissingLater();
-    this.#updateExhausted();
+    const { hooks } = this.#parts;
+    const delayMs =
+      crashed && this.#phase === 'serving' ? this.#crashLoop.lost(hooks.answered()) : 0;
+    if (delayMs > 0) this.#startMissingLater(delayMs);
+    else this.#startMissing(lane.killed ? lane : null);
+    if (crashed && this.#crashLoop.state === 'open') {
+      hooks.crashLoop(this.#crashLoop.crashes, delayMs, this.#lastLoss);
+    }
+    this.#recycleNext();
+    this.#updateRefusal();
   }
 
   /** Reads what a lane has posted and this thread's event loop has not delivered yet. */
@@ -348,6 +553,7 @@ export class Lanes {
   }
 
   #forget(lane: Lane): void {
+    this.#clearTimer(lane);
     lane.port.close();
     this.#lanes[lane.index] = undefined;
   }

@@ -11,7 +11,12 @@ import { checkPreflight, type PreflightOptions } from './preflight/options.js';
 
 /** Options of one endpoint's versions. Given to the registry they are the default for all endpoints. */
 export interface EndpointOptions {
-  /** Lanes (worker threads) a version. Default: the available cores but one, at least 1, at most 4. */
+  /**
+   * Where the handler's code runs. `thread`: in the lane's worker thread; fastest, but a crash ends this process. `process`: in a
+   * child process a lane (Linux only); a crash fails only the request that was running, and a stuck call is killed. Default `thread`.
+   */
+  isolation?: Isolation;
+  /** Lanes (worker threads, or child processes) a version. Default: the available cores but one, at least 1, at most 4. */
   threads?: number;
   /** Requests a version holds in shared memory, queued and running. Default 1024. */
   maxInFlight?: number;
@@ -33,6 +38,20 @@ export interface EndpointOptions {
   maxDrainingVersions?: number;
   /** Stack for native code, in bytes: 64 KiB to 16 MiB. Default 2 MiB. */
   stackBytes?: number;
+  /** A lane is replaced, without a pause, once it has served this many requests. Default `Infinity`: never. */
+  recycleAfterRequests?: number;
+  /** A lane is replaced, without a pause, once it has served this long, in milliseconds. Default `Infinity`: never. */
+  recycleAfterMs?: number;
+  /**
+   * A lane's process is replaced, between two requests, once this many bytes of it are resident (an empty one: about 50 MB).
+   * Default `Infinity`. Process isolation only.
+   */
+  maxRssBytes?: number;
+  /**
+   * After how many lanes in a row have crashed, with no request answered in between, the endpoint refuses requests
+   * (`CrashLoopError`) until a new lane has come up. Default 5.
+   */
+  crashLoopAfter?: number;
   /** Limits of each lane's JavaScript heap, as for `worker_threads`; a lane needs about 8 MiB. Default: none. */
   resourceLimits?: ResourceLimits;
   /**
@@ -74,6 +93,9 @@ export interface RegistryOptions extends EndpointOptions {
   /** Longest `close` may take. Default 10,000 ms. */
   closeTimeoutMs?: number;
 }
+
+/** Where a handler's code runs: in a worker thread, or in a child process. */
+export type Isolation = 'thread' | 'process';
 
 export type ResolvedEndpointOptions = Readonly<
   Required<Omit<EndpointOptions, 'resourceLimits' | 'preflight'>> &
@@ -132,6 +154,13 @@ const ENDPOINT_RULES = {
   maxStuckLanes: count(2, 0, 256, 'lanes'),
   maxDrainingVersions: count(8, 1, 1000, 'versions'),
   stackBytes: count(2 * MIB, 64 * KIB, 16 * MIB, 'bytes'),
+  recycleAfterRequests: {
+    ...count(Infinity, 1, Number.MAX_SAFE_INTEGER, 'requests'),
+    infinity: true,
+  },
+  recycleAfterMs: { ...duration(Infinity, 1), infinity: true },
+  maxRssBytes: { ...count(Infinity, 1, Number.MAX_SAFE_INTEGER, 'bytes'), infinity: true },
+  crashLoopAfter: count(5, 1, 1000, 'crashes'),
 } as const satisfies Record<string, NumberRule>;
 
 const REGISTRY_RULES = {
@@ -140,7 +169,7 @@ const REGISTRY_RULES = {
 } as const satisfies Record<string, NumberRule>;
 
 /** Endpoint options that are no numbers. */
-const OTHER_OPTIONS = ['resourceLimits', 'preflight', 'env', 'allowUnsafePermissions'];
+const OTHER_OPTIONS = ['isolation', 'resourceLimits', 'preflight', 'env', 'allowUnsafePermissions'];
 
 const TIMEOUT_RULE: NumberRule = { ...duration(0, 0.001), infinity: true };
 
@@ -204,6 +233,7 @@ export function resolveEndpointOptions(
     const inherited = base?.[name as keyof typeof ENDPOINT_RULES] ?? rule.default;
     resolved[name] = number(name, given[name], { ...rule, default: inherited });
   }
+  resolved['isolation'] = checkIsolation(given['isolation'] ?? base?.isolation ?? 'thread');
   const limits =
     given['resourceLimits'] === undefined ? base?.resourceLimits : given['resourceLimits'];
   if (limits !== undefined) {
@@ -220,6 +250,22 @@ export function resolveEndpointOptions(
     preflight === undefined ? (base?.preflight ?? {}) : checkPreflight(preflight);
   resolved['env'] = env === undefined ? (base?.env ?? {}) : checkEnv(env);
   return resolved as unknown as ResolvedEndpointOptions;
+}
+
+function checkIsolation(value: unknown): Isolation {
+  if (value !== 'thread' && value !== 'process') {
+    throw new InvalidOptionError(
+      'isolation',
+      `isolation must be 'thread' or 'process'; got ${show(value)}`,
+    );
+  }
+  if (value === 'process' && process.platform !== 'linux') {
+    throw new InvalidOptionError(
+      'isolation',
+      `isolation: 'process' needs Linux, and this is ${process.platform}; use 'thread'`,
+    );
+  }
+  return value;
 }
 
 /** With less, V8 ends the whole process, not the thread, when a lane starts. */

@@ -103,6 +103,8 @@ export interface EndpointHandle {
 
 /** The rest of the time is for calls that were told to cancel, and for unloading. */
 const CLOSE_DRAIN_SHARE = 0.75;
+/** Then processes that are left are killed, which leaves them the rest of the time to end. */
+const CLOSE_KILL_SHARE = 0.85;
 
 /**
  * Loads native handlers, executes requests on them off the main thread, and replaces them while requests run.
@@ -261,7 +263,7 @@ export class HandlerRegistry extends RegistryEmitter {
    *
    * Rejects with the signal's reason if it is aborted, otherwise with a `HandlerError`: `NotLoadedError`,
    * `InvalidRequestError`, `PayloadTooLargeError`, `QueueFullError`, `EndpointStuckError`, `TimeoutError`,
-   * `DroppedError`, `HandlerFailedError`, `ResponseTooLargeError`, `InvalidResponseError`, `LaneExitedError`.
+   * `DroppedError`, `HandlerFailedError`, `ResponseTooLargeError`, `InvalidResponseError`, `LaneExitedError`, `CrashLoopError`.
    */
   execute(
     id: string,
@@ -426,6 +428,10 @@ export class HandlerRegistry extends RegistryEmitter {
     const drop = setTimeout(() => {
       for (const version of versions) version.dropNow('close');
     }, drainMs);
+    const kill = setTimeout(() => {
+      const remaining = endpoints.flatMap((endpoint) => endpoint.remaining());
+      for (const version of remaining) version.killProcesses();
+    }, timeoutMs * CLOSE_KILL_SHARE);
     const allGone = async () => {
       await Promise.all(endpoints.map((endpoint) => endpoint.settled()));
       const remaining = endpoints.flatMap((endpoint) => endpoint.remaining());
@@ -433,6 +439,7 @@ export class HandlerRegistry extends RegistryEmitter {
     };
     await settledWithin(allGone(), timeoutMs);
     clearTimeout(drop);
+    clearTimeout(kill);
     const leftBehind = endpoints.flatMap((endpoint) => endpoint.remaining());
     // Goes now, or with the last copy that is removed later.
     await this.#store.close();

@@ -1,6 +1,7 @@
 /** The words of the errors that a request can end with. Their classes are in errors.ts. */
 
 import {
+  CrashLoopError,
   DroppedError,
   type DropReason,
   EndpointStuckError,
@@ -14,7 +15,8 @@ import {
   TimeoutError,
   type TimeoutPhase,
 } from './errors.js';
-import type { ResolvedEndpointOptions } from './options.js';
+import type { ProcessEnd } from './lane-protocol.js';
+import type { Isolation, ResolvedEndpointOptions } from './options.js';
 
 /** Which version of which endpoint: goes into every error and event. */
 export interface VersionIdentity {
@@ -77,16 +79,22 @@ export function timedOut(
   identity: VersionIdentity,
   timeoutMs: number,
   phase: TimeoutPhase,
+  isolation: Isolation,
 ): TimeoutError {
-  const what = {
-    queued: 'it was still queued and will never run; add threads or send slower',
-    running:
-      'its native call was told to cancel and goes on until it returns; poll handler_cancelled in the handler',
-  }[phase];
+  const what =
+    phase === 'queued'
+      ? 'it was still queued and will never run; add threads or send slower'
+      : {
+          thread:
+            'its native call was told to cancel and goes on until it returns; poll handler_cancelled in the handler',
+          process:
+            'its native call was told to cancel and is killed if it does not return in time; poll handler_cancelled in the handler',
+        }[isolation];
+  const cpuReclaimed = phase === 'queued' || isolation === 'process';
   return withoutStack(
     () =>
       new TimeoutError(
-        { timeoutMs, phase },
+        { timeoutMs, phase, cpuReclaimed },
         `the request to '${identity.endpoint}' took longer than ${timeoutMs} ms: ${what}`,
         identity,
       ),
@@ -153,10 +161,39 @@ export function outOfMemory(identity: VersionIdentity, cause: unknown): OutOfMem
   );
 }
 
-export function laneExited(identity: VersionIdentity, cause: unknown): LaneExitedError {
-  const said = cause instanceof Error ? cause.message : String(cause);
+/** `cause` is what the thread said, `end` how the lane's process ended if it had one. */
+export function laneExited(
+  identity: VersionIdentity,
+  cause: unknown,
+  end: ProcessEnd | null,
+): LaneExitedError {
+  const { signal = null, exitCode = null } = end ?? {};
+  const lane = end === null ? 'worker thread' : 'lane process';
   return new LaneExitedError(
-    `the worker thread of '${identity.endpoint}' ended during the request (${said}) and is replaced; send the request again only if it may run twice`,
+    { signal, exitCode },
+    `a ${lane} of '${identity.endpoint}' ended (${describeEnd(cause, end)}) and is replaced; send the request that it was running again only if it may run twice`,
+    end === null ? { ...identity, cause } : identity,
+  );
+}
+
+/** How a lane ended, in words. */
+export function describeEnd(cause: unknown, end: ProcessEnd | null): string {
+  if (end === null) return cause instanceof Error ? cause.message : String(cause);
+  const { signal, exitCode, reason } = end;
+  const how =
+    signal !== null ? `by ${signal}` : exitCode !== null ? `with exit code ${exitCode}` : null;
+  return [how, reason].filter((part) => part !== null).join(': ');
+}
+
+export function crashLoop(
+  identity: VersionIdentity,
+  crashes: number,
+  cause: unknown,
+): CrashLoopError {
+  const last = cause instanceof Error ? cause.message : String(cause);
+  return new CrashLoopError(
+    crashes,
+    `${crashes} lanes of '${identity.endpoint}' were lost in a row, and none of them had answered a request; the last one: ${last}. A new one is tried from time to time; fix the handler and swap it`,
     { ...identity, cause },
   );
 }

@@ -5,6 +5,7 @@
 
 import { strict as assert } from 'node:assert';
 import pTimeout from 'p-timeout';
+import type { CancelFlags } from './cancel-flags.js';
 import { deferred, settledWithin } from './deferred.js';
 import { Dispatcher, type DispatcherStats, type OutcomeTotals } from './dispatcher.js';
 import type { DrainReport } from './drain-report.js';
@@ -14,14 +15,20 @@ import { guardAtExit, unguardAtExit } from './exit-guard.js';
 import { prepareExit } from './exit-process.js';
 import type { KeepAlive } from './keep-alive.js';
 import type { HandlerInfo } from './lane-protocol.js';
-import { type LaneCounts, Lanes } from './lanes.js';
+import { type LaneCounts, type LaneExit, Lanes, type Refusal } from './lanes.js';
 import { isMapped } from './library/mappings.js';
 import type { PrivateCopy } from './library/store.js';
-import { MAX_TIMER_MS, type ResolvedEndpointOptions } from './options.js';
+import { type Isolation, MAX_TIMER_MS, type ResolvedEndpointOptions } from './options.js';
 import type { PreflightReport } from './preflight/preflight.js';
 import { RegionTable } from './regions.js';
 import type { RequestContext, RequestPayload } from './request.js';
-import { notServing, type VersionIdentity } from './request-errors.js';
+import {
+  crashLoop,
+  endpointStuck,
+  laneExited,
+  notServing,
+  type VersionIdentity,
+} from './request-errors.js';
 import type { HandlerResponse } from './response.js';
 import { NO_SLOT, RingProducer } from './ring/producer.js';
 import { step, type VersionState } from './version-state.js';
@@ -54,6 +61,8 @@ export interface LoadedHandler {
   /** What was learned when it was tried in a child process; null if `preflight` was false. */
   readonly preflight: PreflightReport | null;
   readonly loadedAt: Date;
+  /** Where its code runs. */
+  readonly isolation: Isolation;
   readonly state: VersionState;
   /** Whether it takes no more requests and has not been retired. */
   readonly draining: boolean;
@@ -84,9 +93,14 @@ export interface VersionStats extends DispatcherStats {
   version: number;
   state: VersionState;
   path: string;
+  isolation: Isolation;
   /** Requests and guards in flight. */
   activeRequests: number;
   lanes: LaneCounts;
+  /** Process ids of the lanes' processes; none with `isolation: 'thread'`. */
+  processIds: number[];
+  /** Why requests are refused, if they are: every lane is stuck, or lanes crash again and again. */
+  refusing: Refusal['why'] | null;
 }
 
 export interface VersionParts {
@@ -96,6 +110,8 @@ export interface VersionParts {
   path: string;
   copy: PrivateCopy;
   preflight: PreflightReport | null;
+  /** For lanes that are processes; null if they are threads. The version closes them. */
+  cancelFlags: CancelFlags | null;
   keepAlive: KeepAlive;
   report: Report;
 }
@@ -111,6 +127,19 @@ interface Drain {
   reported: boolean;
 }
 
+/** Slots of a version's ring: they come in multiples of 32. */
+export function slotsFor({ maxInFlight }: ResolvedEndpointOptions): number {
+  return Math.ceil(maxInFlight / 32) * 32;
+}
+
+/** Whether there is to be room for one lane more, which starts while a worn one still serves. */
+function recycles(options: ResolvedEndpointOptions): boolean {
+  const { recycleAfterRequests, recycleAfterMs, maxRssBytes, isolation } = options;
+  const limits = [recycleAfterRequests, recycleAfterMs];
+  if (isolation === 'process') limits.push(maxRssBytes);
+  return limits.some((limit) => limit !== Number.POSITIVE_INFINITY);
+}
+
 export class Version implements LoadedHandler {
   readonly id: string;
   readonly version: number;
@@ -121,6 +150,7 @@ export class Version implements LoadedHandler {
   info: HandlerInfo = { name: null, version: null, description: null };
   readonly #identity: VersionIdentity;
   readonly #copy: PrivateCopy;
+  readonly #cancelFlags: CancelFlags | null;
   readonly #keepAlive: KeepAlive;
   readonly #report: Report;
   readonly #ring: RingProducer;
@@ -131,7 +161,7 @@ export class Version implements LoadedHandler {
   readonly #retired = deferred<void>();
 
   constructor(parts: VersionParts) {
-    const { identity, options, copy, keepAlive, report } = parts;
+    const { identity, options, copy, cancelFlags, keepAlive, report } = parts;
     this.id = identity.endpoint;
     this.version = identity.version;
     this.path = parts.path;
@@ -139,14 +169,16 @@ export class Version implements LoadedHandler {
     this.options = options;
     this.#identity = identity;
     this.#copy = copy;
+    this.#cancelFlags = cancelFlags;
     this.#keepAlive = keepAlive;
     this.#report = report;
     this.#ring = new RingProducer(
       {
-        slots: Math.ceil(options.maxInFlight / 32) * 32,
-        lanes: options.threads + options.maxStuckLanes,
+        slots: slotsFor(options),
+        lanes: options.threads + options.maxStuckLanes + (recycles(options) ? 1 : 0),
       },
       options.maxInFlight,
+      cancelFlags,
     );
     const regions = new RegionTable((message) => this.#lanes.announce(message));
     this.#dispatcher = new Dispatcher({
@@ -159,8 +191,9 @@ export class Version implements LoadedHandler {
         timedOut: (phase, timeoutMs) => report('timeout', { ...identity, phase, timeoutMs }),
         abandoned: (lane) => report('abandoned', { ...identity, lane }),
         shed: (error) => report('shed', { ...identity, error }),
-        callStuck: (lane) => this.#lanes.callStuck(lane),
+        callStuck: (lane, slot) => this.#lanes.callStuck(lane, slot),
         callReturned: (lane) => this.#lanes.callReturned(lane),
+        handlerAnswered: () => this.#lanes.requestAnswered(),
         takePosted: (lane, slot) => this.#lanes.takePosted(lane, slot),
         requestLeft: () => this.#requestLeft(),
       },
@@ -172,18 +205,41 @@ export class Version implements LoadedHandler {
       regions,
       sourcePath: parts.path,
       libraryPath: copy.path,
+      cancelFlags,
       hooks: {
         doorbell: () => this.#dispatcher.collect(),
-        laneExited: (lane, slot, error) => {
-          if (slot !== NO_SLOT) this.#dispatcher.buried(slot, error);
-          report('laneExited', { ...identity, lane, error });
-        },
-        laneStuck: (lane, replaced) => report('laneStuck', { ...identity, lane, replaced }),
+        laneExited: (exit) => this.#laneExited(exit),
+        laneStuck: (lane, fate) => report('laneStuck', { ...identity, lane, ...fate }),
         laneReplaced: (lane, by) => report('laneReplaced', { ...identity, lane, by }),
-        allStuck: (stuckLanes) => this.#dispatcher.becomeStuck(stuckLanes),
-        recovered: () => this.#dispatcher.becomeUnstuck(),
+        laneRecycled: (lane, by, reason) =>
+          report('laneRecycled', { ...identity, lane, by, reason }),
+        crashLoop: (crashes, retryMs, error) =>
+          report('crashLoop', { ...identity, crashes, retryMs, error }),
+        crashLoopEnded: () => report('crashLoopEnded', { ...identity }),
+        refusalChanged: (refusal) => this.#refuse(refusal),
+        answered: () => this.#dispatcher.handlerAnswers,
       },
     });
+  }
+
+  #laneExited({ lane, slot, cause, end, expected }: LaneExit): void {
+    const makeError = () => laneExited(this.#identity, cause, end);
+    if (slot !== NO_SLOT) this.#dispatcher.buried(slot, makeError);
+    if (expected) return;
+    const error = end === null ? cause : makeError();
+    this.#report('laneExited', { ...this.#identity, lane, error });
+  }
+
+  #refuse(refusal: Refusal | null): void {
+    if (refusal === null) {
+      this.#dispatcher.accept();
+      return;
+    }
+    this.#dispatcher.refuse(() =>
+      refusal.why === 'stuck'
+        ? endpointStuck(this.#identity, this.options, refusal.stuckLanes)
+        : crashLoop(this.#identity, refusal.crashes, refusal.cause),
+    );
   }
 
   // ---- loading → active | failed ---------------------------------------------------------------
@@ -235,6 +291,7 @@ export class Version implements LoadedHandler {
     await this.#lanes.stop();
     await this.#lanes.destroy();
     unguardAtExit(this.#ring);
+    this.#cancelFlags?.close();
     await this.#copy.remove();
   }
 
@@ -242,6 +299,10 @@ export class Version implements LoadedHandler {
 
   get state(): VersionState {
     return this.#state;
+  }
+
+  get isolation(): Isolation {
+    return this.options.isolation;
   }
 
   get sha256(): string {
@@ -321,6 +382,11 @@ export class Version implements LoadedHandler {
   /** Drops what is left of a drain that is going on, now. */
   dropNow(reason: DropReason): void {
     if (this.#drain !== null && this.#state === 'draining') this.#dropRest(this.#drain, reason);
+  }
+
+  /** Kills the processes that are left of it, whatever they do. What they were running has been answered or is now. */
+  killProcesses(): void {
+    this.#lanes.killAll();
   }
 
   /** Resolves when nothing of this version is left: lanes, library, copy. May be never. */
@@ -437,8 +503,11 @@ export class Version implements LoadedHandler {
       version: this.version,
       state: this.#state,
       path: this.path,
+      isolation: this.isolation,
       activeRequests: this.activeRequests,
       lanes: this.#lanes.counts(),
+      processIds: this.#lanes.processIds(),
+      refusing: this.#lanes.refusal?.why ?? null,
       ...this.#dispatcher.stats(),
     };
   }

@@ -4,6 +4,7 @@ import { Dispatcher } from '../src/dispatcher.js';
 import { KeepAlive } from '../src/keep-alive.js';
 import { resolveEndpointOptions } from '../src/options.js';
 import { RegionTable } from '../src/regions.js';
+import { laneExited } from '../src/request-errors.js';
 import { NOTHING, RingConsumer } from '../src/ring/consumer.js';
 import {
   requestRoomAt,
@@ -39,6 +40,7 @@ function scene(t: ExecutionContext) {
       shed: () => undefined,
       callStuck: () => undefined,
       callReturned: () => undefined,
+      handlerAnswered: () => undefined,
       takePosted: () => new ArrayBuffer(0),
       requestLeft: () => undefined,
     },
@@ -144,7 +146,8 @@ test('the request of a lane that died is answered, and its slot is free', async 
 
   dispatcher.collect();
   t.is(ring.bury(0), slot);
-  dispatcher.buried(slot, new Error('heap'));
+  const identity = { endpoint: 'it', version: 1 };
+  dispatcher.buried(slot, () => laneExited(identity, new Error('heap'), null));
 
   t.deepEqual(await outcome, { code: 'ERR_HANDLER_LANE_EXITED', endpoint: 'it', version: 1 });
   t.is(ring.inFlight, 0);

@@ -147,7 +147,7 @@ test('a stuck lane, and the one that takes its place', async (t) => {
   t.deepEqual(events, [
     ['timeout', { ...ofVersion(1), phase: 'running', timeoutMs: 1000 }],
     ['abandoned', { ...ofVersion(1), lane: 0 }],
-    ['laneStuck', { ...ofVersion(1), lane: 0, replaced: true }],
+    ['laneStuck', { ...ofVersion(1), lane: 0, replaced: true, killed: false }],
     ['laneReplaced', { ...ofVersion(1), lane: 0, by: 1 }],
   ]);
   held.open();

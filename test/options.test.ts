@@ -45,6 +45,10 @@ const ENDPOINT: Record<string, Rule> = {
   maxStuckLanes: whole(2, 0, 256),
   maxDrainingVersions: whole(8, 1, 1000),
   stackBytes: whole(2 * MIB, 64 * KIB, 16 * MIB),
+  recycleAfterRequests: { ...whole(Infinity, 1, Number.MAX_SAFE_INTEGER), infinity: true },
+  recycleAfterMs: { ...ms(Infinity, 1), infinity: true },
+  maxRssBytes: { ...whole(Infinity, 1, Number.MAX_SAFE_INTEGER), infinity: true },
+  crashLoopAfter: whole(5, 1, 1000),
 };
 
 const REGISTRY: Record<string, Rule> = {
@@ -97,8 +101,12 @@ for (const [rules, resolveOptions] of [
 }
 
 test('there is a test for each number', (t) => {
-  const { resourceLimits, preflight, env, allowUnsafePermissions, ...numbers } = endpoint({});
-  t.deepEqual([resourceLimits, preflight, env, allowUnsafePermissions], [undefined, {}, {}, false]);
+  const { resourceLimits, isolation, preflight, env, allowUnsafePermissions, ...numbers } =
+    endpoint({});
+  t.deepEqual(
+    [resourceLimits, isolation, preflight, env, allowUnsafePermissions],
+    [undefined, 'thread', {}, {}, false],
+  );
   t.deepEqual(Object.keys(numbers).sort(), Object.keys(ENDPOINT).sort());
   const { handlersDir, cacheDir, allowOutsideLinks, endpoint: ofEndpoints, ...rest } = registry({});
   t.false(allowOutsideLinks);
@@ -127,6 +135,37 @@ test('resourceLimits are an object', (t) => {
       instanceOf: InvalidOptionError,
     });
     t.is(error.option, 'resourceLimits');
+  }
+});
+
+test('isolation is one of two words, and processes need Linux', (t) => {
+  t.is(endpoint({ isolation: 'thread' })['isolation'], 'thread');
+  const refused: unknown[] = ['Process', 'worker', '', 1, {}];
+  if (process.platform === 'linux') {
+    const base = resolveEndpointOptions({ isolation: 'process' });
+    t.is(resolveEndpointOptions({}, base).isolation, 'process');
+    t.is(resolveEndpointOptions({ isolation: 'thread' }, base).isolation, 'thread');
+  } else {
+    refused.push('process');
+  }
+  for (const value of refused) {
+    const error = t.throws<InvalidOptionError>(() => endpoint({ isolation: value }), {
+      instanceOf: InvalidOptionError,
+    });
+    t.is(error.option, 'isolation');
+  }
+});
+
+test('env is a record of strings, taken over', (t) => {
+  const env = { A: '1' };
+  const resolved = resolveEndpointOptions({ env });
+  env.A = '2';
+  t.deepEqual(resolved.env, { A: '1' });
+  for (const value of [1, 'A=1', ['A=1'], { A: 1 }, { A: undefined }, { A: 'x\0y' }]) {
+    const error = t.throws<InvalidOptionError>(() => endpoint({ env: value }), {
+      instanceOf: InvalidOptionError,
+    });
+    t.is(error.option, 'env');
   }
 });
 

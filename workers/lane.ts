@@ -12,6 +12,7 @@ import type { NativeCall } from './native-call.js';
 import type { NativeLibrary } from './native-library.js';
 import { ResponseWindow, reserveWindow } from './response-window.js';
 import { Server } from './server.js';
+import { Wear } from './wear.js';
 
 type NativeModule = typeof import('./native-library.js');
 
@@ -36,7 +37,7 @@ export default async function lane(task: LaneTask): Promise<void> {
     const ready = !ring.leaving && ring.initialiseOnce(() => initialise(call, tell));
     if (ready) tell({ type: 'ready', info: library.info() });
     ring.leaveCritical();
-    if (ready) serve(ring, server);
+    if (ready) serve(ring, server, new Wear(task.recycleAfterRequests, tell));
   } finally {
     ring.enterCritical();
     // The last to let go still has the library mapped: shutting down happens before anyone's last unload.
@@ -47,7 +48,7 @@ export default async function lane(task: LaneTask): Promise<void> {
   port.close();
 }
 
-function serve(ring: RingConsumer, server: Server): void {
+function serve(ring: RingConsumer, server: Server, wear: Wear): void {
   while (!ring.leaving) {
     const slot = ring.take();
     if (slot === NOTHING) {
@@ -55,6 +56,7 @@ function serve(ring: RingConsumer, server: Server): void {
       ring.park(server.mailRead);
     } else {
       server.serve(slot);
+      wear.served();
     }
   }
 }

@@ -48,12 +48,18 @@ const SIGKILL = 9;
  */
 export function bindLifetime(parentPid: number, seconds: number): void {
   if (process.platform === 'win32') return;
-  const runtime = loadCRuntime();
-  runtime.func('alarm', 'unsigned int', ['unsigned int'])(seconds);
-  if (process.platform !== 'linux') return;
+  loadCRuntime().func('alarm', 'unsigned int', ['unsigned int'])(seconds);
+  if (process.platform === 'linux') endWithParent(parentPid);
+}
+
+/**
+ * Has the kernel kill this process when the thread that started it ends, also in the middle of native code. Linux's alone
+ * (prctl(2), PR_SET_PDEATHSIG).
+ */
+export function endWithParent(parentPid: number): void {
   // prctl is variadic, which on the platforms that Node has for Linux is called like any other function.
   const words = Array(4).fill('unsigned long');
-  runtime.func('prctl', 'int', ['int', ...words])(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+  loadCRuntime().func('prctl', 'int', ['int', ...words])(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   // It may have ended before this process could ask.
   if (process.ppid !== parentPid) process.exit(1);
 }

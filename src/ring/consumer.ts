@@ -84,6 +84,15 @@ export class RingConsumer {
     }
   }
 
+  /**
+   * Takes back `take`, for a slot whose call never began because the process for it is gone. The lane must die then: the host
+   * queues what a dead lane had not begun for another.
+   */
+  putBack(slot: number): void {
+    const state = slotAt(this.layout, slot) + SLOT.STATE;
+    Atomics.compareExchange(this.words, state, this.#running, STATE.QUEUED);
+  }
+
   /** Hands a slot back to the host. Status, response and times must have been written before. */
   complete(slot: number): void {
     const { words } = this;
@@ -133,12 +142,12 @@ export class RingConsumer {
 
   /**
    * Waits for work: watches for a moment if that paid the last time, then sleeps until the host wakes this lane.
-   * Returns at once if there is work, if the lane is to leave or if more mail came than `mailRead`.
+   * Returns at once if there is work, if the lane is to leave or if more mail came than `mailRead`; for nothing after `longestMs`.
    *
    * No submission is missed: the lane says that it waits and then looks for work, the host adds work and then looks for
    * lanes that wait. Both are sequentially consistent, so one sees the other.
    */
-  park(mailRead: number): void {
+  park(mailRead: number, longestMs = Number.POSITIVE_INFINITY): void {
     const { words } = this;
     const wait = this.#record + LANE.WAIT;
     const sinceMs = performance.now();
@@ -153,7 +162,7 @@ export class RingConsumer {
     }
     // Also if it was claimed while it watched: then it sees the work now, unless another lane has taken it.
     Atomics.store(words, wait, WAIT.ASLEEP);
-    if (this.#nothingNew(mailRead)) Atomics.wait(words, wait, WAIT.ASLEEP);
+    if (this.#nothingNew(mailRead)) Atomics.wait(words, wait, WAIT.ASLEEP, longestMs);
     Atomics.store(words, wait, WAIT.NO);
     this.#watches = performance.now() - sinceMs <= WATCH_MS;
   }
@@ -186,6 +195,11 @@ export class RingConsumer {
     Atomics.store(this.words, this.#record + LANE.CRITICAL, 0);
     Atomics.notify(this.words, this.#record + LANE.CRITICAL);
     for (;;) Atomics.wait(this.words, CONTROL.MODE, MODE.FREEZE);
+  }
+
+  /** Says which process this lane has; 0 for none. */
+  noteProcess(pid: number): void {
+    Atomics.store(this.words, this.#record + LANE.PROCESS, pid);
   }
 
   /** Counts this lane among those that hold the library open. */

@@ -125,6 +125,8 @@ export const LANE = {
   DISMISSED: 3,
   /** 1 while the lane counts in CONTROL.HOLDERS. Lane writes. */
   HOLDING: 4,
+  /** Process id of the lane's process; 0 if there is none. Lane writes, host reads. */
+  PROCESS: 5,
 } as const;
 const LANE_WORDS = LINE_WORDS;
 

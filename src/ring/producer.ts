@@ -28,6 +28,11 @@ import {
   WAIT,
 } from './layout.js';
 
+/** Where else it is to be seen that a slot's request is cancelled. */
+export interface CancelMirror {
+  set(slot: number, raised: boolean): void;
+}
+
 /** What `takeSlot` returns when every slot is taken. */
 export const NO_SLOT = -1;
 const NO_LANE = -1;
@@ -41,10 +46,11 @@ export class RingProducer {
   /** Free slots as a stack: the one used last is used next, while it is still in the caches. */
   readonly #free: Int32Array;
   readonly #limit: number;
+  readonly #cancelMirror: CancelMirror | null;
   #freeCount: number;
 
   /** `limit` is how many slots may be taken at once, if fewer than there are. */
-  constructor(shape: RingShape, limit = shape.slots) {
+  constructor(shape: RingShape, limit = shape.slots, cancelMirror: CancelMirror | null = null) {
     assert(shape.slots > 0 && shape.slots % 32 === 0, 'slots come in multiples of 32');
     this.layout = ringLayout(shape);
     this.memory = reserveShared(this.layout.totalBytes);
@@ -54,6 +60,7 @@ export class RingProducer {
       bytes: this.bytes,
     } = ringViews(this.memory, this.layout));
     this.#limit = limit;
+    this.#cancelMirror = cancelMirror;
     this.#freeCount = limit;
     this.#free = Int32Array.from({ length: limit }, (_, index) => limit - 1 - index);
   }
@@ -104,6 +111,9 @@ export class RingProducer {
 
   /** Gives back a slot that was taken and not submitted, that is DONE and has been read, or that was buried. */
   freeSlot(slot: number): void {
+    if (this.#cancelMirror !== null && this.words[slotAt(this.layout, slot) + SLOT.CANCEL] !== 0) {
+      this.#cancelMirror.set(slot, false);
+    }
     Atomics.store(this.words, slotAt(this.layout, slot) + SLOT.STATE, STATE.FREE);
     this.#free[this.#freeCount] = slot;
     this.#freeCount += 1;
@@ -153,6 +163,7 @@ export class RingProducer {
   /** Raises the cancel flag that the running handler may poll. */
   cancel(slot: number): void {
     Atomics.store(this.words, slotAt(this.layout, slot) + SLOT.CANCEL, 1);
+    this.#cancelMirror?.set(slot, true);
   }
 
   /** One of `STATE`. */
@@ -308,6 +319,11 @@ export class RingProducer {
       default:
         return NO_SLOT;
     }
+  }
+
+  /** Process id of a lane's process; 0 if there is none. */
+  processOf(lane: number): number {
+    return Atomics.load(this.words, laneAt(this.layout, lane) + LANE.PROCESS);
   }
 
   /** For the end of the process: keeps lanes from entering koffi. */

@@ -91,6 +91,7 @@ class Lane {
   announce(): void {}
   callStuck(): void {}
   callReturned(): void {}
+  requestAnswered(): void {}
   counts() {
     return { starting: 0, serving: 1, stuck: 0 };
   }
@@ -116,7 +117,8 @@ class Lane {
     this.#parts.hooks.doorbell();
     const slot = this.#parts.ring.bury(0);
     this.running = NO_SLOT;
-    this.#parts.hooks.laneExited(0, slot, new Error('died'));
+    const cause = new Error('died');
+    this.#parts.hooks.laneExited({ lane: 0, slot, cause, end: null, expected: false });
   }
 
   get hasWork(): boolean {
@@ -179,6 +181,7 @@ export class World {
     };
     const around = {
       'p-timeout': { default: this.#pTimeout },
+      './cancel-flags.js': { CancelFlags: null },
       './deferred.js': { deferred, settledWithin: this.#settledWithin },
       './exit-guard.js': { guardAtExit: () => undefined, unguardAtExit: () => undefined },
       './exit-process.js': { prepareExit: () => Promise.resolve() },
@@ -199,7 +202,7 @@ export class World {
     }
     const { Endpoint: EndpointClass } = runModule(sourceOf('endpoint', mutation), {
       globals,
-      modules: { ...modules, './version.js': { Version: Known } },
+      modules: { ...modules, './version.js': { Version: Known, slotsFor: null } },
     }) as { Endpoint: typeof Endpoint };
     this.#endpoint = new EndpointClass({
       id: 'it',

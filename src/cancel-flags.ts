@@ -1,0 +1,38 @@
+/**
+ * The cancel flags of a version whose handlers run in processes of their own. Such a process does not see the ring, so that it
+ * can neither read nor break what is not its own: of each slot it sees this one word, and only to read.
+ */
+
+import { writeSync } from 'node:fs';
+
+const WORD_BYTES = Int32Array.BYTES_PER_ELEMENT;
+const RAISED = new Uint8Array(Int32Array.of(1).buffer);
+const LOWERED = new Uint8Array(Int32Array.of(0).buffer);
+
+export class CancelFlags {
+  /** Of shared memory, which processes inherit. */
+  readonly descriptor: number;
+  readonly byteLength: number;
+
+  /** Gives the memory back. Every process must have ended. */
+  readonly close: () => void;
+
+  private constructor(descriptor: number, byteLength: number, close: () => void) {
+    this.descriptor = descriptor;
+    this.byteLength = byteLength;
+    this.close = close;
+  }
+
+  /** Flags for `slots` slots, all lowered. */
+  static async create(slots: number): Promise<CancelFlags> {
+    const { close, createMemory } = await import('../workers/process/posix.js');
+    const byteLength = slots * WORD_BYTES;
+    const descriptor = createMemory('changeover-cancel', byteLength);
+    return new CancelFlags(descriptor, byteLength, () => close(descriptor));
+  }
+
+  /** A write to memory: it takes a microsecond and never blocks. */
+  set(slot: number, raised: boolean): void {
+    writeSync(this.descriptor, raised ? RAISED : LOWERED, 0, WORD_BYTES, slot * WORD_BYTES);
+  }
+}

@@ -1,0 +1,21 @@
+/** What a lane process is started with. */
+
+/** Descriptors that it inherits. */
+export const SOCKET_FD = 3;
+export const MEMORY_FD = 4;
+export const CANCEL_FLAGS_FD = 5;
+
+/** Its exit code if the handler has ended its main thread with `pthread_exit`. */
+export const THREAD_ENDED_CODE = 113;
+
+/** Its one argument, as JSON. */
+export interface ProgramTask {
+  /** For whoever looks at the list of processes. */
+  lane: string;
+  hostPid: number;
+  /** The private copy. */
+  libraryPath: string;
+  maxPayloadBytes: number;
+  stackBytes: number;
+  cancelFlagsBytes: number;
+}
