@@ -1,0 +1,143 @@
+/** Who deploys to one endpoint: swaps, failing swaps, unloading and loading, one after the other. */
+
+import { setTimeout as pause } from 'node:timers/promises';
+import { fixture } from '../../fixtures/paths.js';
+import type { DrainReport, LoadedHandler } from '../../src/index.js';
+import { activeOf, type SoakEndpoint } from './endpoint.js';
+import type { Library } from './handlers.js';
+import type { Change } from './kinds.js';
+import { Random } from './random.js';
+import { hasFields } from './verdict.js';
+import type { KnownVersion } from './versions.js';
+
+/** From the end of one change to the next, on average. What costs most in the soak is loading libraries. */
+const CHANGE_EVERY_MS = 5000;
+const MOST_SHORT_DRAIN_MS = 30;
+
+export class Operator {
+  readonly #endpoint: SoakEndpoint;
+  readonly #random: Random;
+  readonly #drains = new Set<Promise<void>>();
+
+  constructor(endpoint: SoakEndpoint) {
+    this.#endpoint = endpoint;
+    this.#random = new Random(endpoint.seed, `${endpoint.kind.id} changes`);
+  }
+
+  /** The first load. */
+  async begin(): Promise<void> {
+    const { kind } = this.#endpoint;
+    await this.#replace('load', kind.libraries[0]);
+  }
+
+  /** Makes changes until it is told to stop; resolves when what it has taken out of service has drained. */
+  async run(): Promise<void> {
+    const { kind, stop } = this.#endpoint;
+    for (;;) {
+      try {
+        await pause(this.#random.pauseMs(CHANGE_EVERY_MS), undefined, { signal: stop });
+      } catch {
+        break;
+      }
+      await this.#change(this.#random.weighted(kind.changes));
+    }
+    await Promise.all(this.#drains);
+  }
+
+  async #change(change: Change): Promise<void> {
+    if (change === 'broken') return this.#failToLoad();
+    if (change === 'reload') return this.#reload();
+    return this.#replace(change, this.#random.pick(this.#endpoint.kind.libraries));
+  }
+
+  async #replace(change: Change, library: Library): Promise<void> {
+    const { kind, registry, ledger, versions } = this.#endpoint;
+    const before = activeOf(this.#endpoint);
+    const old = before === undefined ? undefined : versions.of(before);
+    const threads = this.#random.int(1, kind.options.threads ?? 1);
+    const options = { ...kind.options, threads };
+    const path = fixture(library);
+    let drained: Promise<DrainReport> | undefined;
+    try {
+      if (change === 'swap') {
+        old?.mayDrop.add('swap');
+        ({ drained } = await registry.swap(kind.id, path, options));
+      } else if (change === 'load') {
+        await registry.loadFrom(kind.id, path, options);
+      } else {
+        const drainTimeoutMs =
+          change === 'shortDrain' ? this.#random.int(0, MOST_SHORT_DRAIN_MS) : undefined;
+        if (drainTimeoutMs !== undefined) old?.mayDrop.add('drain-timeout').add('swap');
+        ({ drained } = await registry.swapGraceful(kind.id, path, drainTimeoutMs, options));
+      }
+    } catch (error) {
+      return this.#problem(`${change} of ${library} failed: ${String(error)}`);
+    }
+    const after = activeOf(this.#endpoint);
+    if (after === undefined || after === before || after.path !== path) {
+      this.#problem(`${change} of ${library} has not made it the active version`);
+    }
+    ledger.changes.add(change);
+    if (before !== undefined && old !== undefined && drained !== undefined) {
+      this.#follow(before, old, drained);
+    }
+  }
+
+  async #failToLoad(): Promise<void> {
+    const { kind, registry, ledger, broken } = this.#endpoint;
+    const { what, path, options, error } = this.#random.pick(broken);
+    const before = activeOf(this.#endpoint);
+    const how = this.#random.pick(['swap', 'loadFrom'] as const);
+    const refused: unknown = await registry[how](kind.id, path, options).then(
+      () => 'it was loaded',
+      (reason: unknown) => reason,
+    );
+    if (!hasFields(refused, error)) this.#problem(`${what}: ${String(refused)}`);
+    if (activeOf(this.#endpoint) !== before) this.#problem(`${what} changed what is active`);
+    ledger.changes.add(`refused: ${what}`);
+  }
+
+  async #reload(): Promise<void> {
+    const { kind, registry, ledger, versions } = this.#endpoint;
+    const before = activeOf(this.#endpoint);
+    if (before === undefined) return this.#problem('nothing is loaded');
+    const old = versions.of(before);
+    const drainTimeoutMs = this.#random.pick([0, 20, undefined]);
+    if (drainTimeoutMs !== undefined) old.mayDrop.add('unload').add('drain-timeout');
+    const drained = registry.unload(
+      kind.id,
+      drainTimeoutMs === undefined ? {} : { drainTimeoutMs },
+    );
+    this.#follow(before, old, drained);
+    // Loaded again at once, or when nothing of it is left.
+    if (this.#random.chance(0.5)) await drained;
+    ledger.changes.add('unload');
+    await this.#replace('load', this.#random.pick(kind.libraries));
+  }
+
+  /** Checks what is reported of a version that was taken out of service. */
+  #follow(handler: LoadedHandler, version: KnownVersion, drained: Promise<DrainReport>): void {
+    const checked = drained.then(async (report) => {
+      // The last callers have been answered, and hear of it in this turn.
+      await new Promise(setImmediate);
+      const { ledger } = this.#endpoint;
+      ledger.drains.add(report.library);
+      const { abandoned, dropped, library } = report;
+      if (dropped !== version.dropped) {
+        this.#problem(`${dropped} reported as dropped, and ${version.dropped} were`);
+      }
+      if (library === 'resident' && abandoned === 0) {
+        this.#problem(`${version.library} stayed: ${report.reason}`);
+      }
+      if (abandoned === 0 && handler.state !== 'retired') {
+        this.#problem(`${version.library} is ${handler.state} after its report`);
+      }
+    });
+    this.#drains.add(checked);
+    void checked.finally(() => this.#drains.delete(checked));
+  }
+
+  #problem(what: string): void {
+    this.#endpoint.ledger.problem(this.#endpoint.kind.id, what);
+  }
+}

@@ -1,0 +1,149 @@
+/** What is asked of each fixture, and what it must reply. */
+
+import type { HandlerResponse, RequestContext, RequestPayload } from '../../src/index.js';
+import { MAX_PAYLOAD_BYTES, type Payloads, pattern, payloadBytes } from './payloads.js';
+import type { Random } from './random.js';
+import type { KnownVersion } from './versions.js';
+
+/** More than any version here has: so many calls can go on at once. */
+const MOST_LANES = 8;
+
+export interface Call {
+  readonly request: RequestPayload;
+  readonly context?: RequestContext;
+  /** Called when `execute` has returned. */
+  readonly sent?: (() => void) | undefined;
+  /** What is wrong with a response; null if it is right. Without, every response is wrong. */
+  readonly check?: (response: HandlerResponse) => string | null;
+  /** Fields of the error that it ends with, if not earlier by a timeout or the like. Without, it succeeds. */
+  readonly error?: Readonly<Record<string, unknown>>;
+}
+
+/** What a handler's requests are made of. */
+export interface Surroundings {
+  readonly random: Random;
+  readonly payloads: Payloads;
+  /** The version that the request will go to. */
+  readonly version: KnownVersion;
+}
+
+type Handler = (surroundings: Surroundings) => Call;
+
+const bytes = (expected: Buffer) => (response: HandlerResponse) =>
+  expected.equals(response.bytes)
+    ? null
+    : `${response.bytes.length} bytes that are not the ${expected.length} expected`;
+
+const text = (expected: string) => (response: HandlerResponse) =>
+  response.text() === expected ? null : `'${response.text()}' instead of '${expected}'`;
+
+const number = (least: number, most: number) => (response: HandlerResponse) => {
+  const value = Number(response.text());
+  if (/^\d+$/.test(response.text()) && value >= least && value <= most) return null;
+  return `'${response.text()}' is not from ${least} to ${most}`;
+};
+
+const failed = (handlerCode: number, handlerMessage: string) => ({
+  code: 'ERR_HANDLER_FAILED',
+  handlerCode,
+  handlerMessage,
+});
+
+/** Echoes with something before it. */
+function echoing(prefix: string): Handler {
+  return ({ random, payloads }) => {
+    if (random.chance(0.005)) return tooLarge;
+    if (random.chance(0.005)) return noPayload;
+    const { request, expected, sent } = payloads.make(random);
+    const wanted = prefix === '' ? expected : Buffer.concat([Buffer.from(prefix), expected]);
+    return { request, sent, check: bytes(wanted) };
+  };
+}
+
+const tooLarge: Call = {
+  request: new Uint8Array(MAX_PAYLOAD_BYTES + 1),
+  error: { code: 'ERR_HANDLER_PAYLOAD_TOO_LARGE', actualBytes: MAX_PAYLOAD_BYTES + 1 },
+};
+
+const noPayload: Call = {
+  request: Promise.resolve('not awaited'),
+  error: { code: 'ERR_HANDLER_INVALID_REQUEST' },
+};
+
+/** Replies with as many bytes of the pattern as it is asked for, one time in fifty with more than it may. */
+function patterned(): Handler {
+  return ({ random }) => {
+    if (random.chance(0.02)) {
+      const actualBytes = MAX_PAYLOAD_BYTES + random.int(1, 1000);
+      return {
+        request: `${actualBytes}`,
+        error: { code: 'ERR_HANDLER_RESPONSE_TOO_LARGE', actualBytes },
+      };
+    }
+    const length = payloadBytes(random);
+    return { request: `${length}`, check: bytes(pattern.subarray(0, length)) };
+  };
+}
+
+/** By the fixture's name. Whatever it replies follows from the request, the version and its earlier calls. */
+export const handlers = {
+  echo: echoing(''),
+  version_a: echoing('A:'),
+  version_b: echoing('B:'),
+  cpp: ({ random, payloads }) => {
+    if (random.chance(0.1))
+      return { request: 'throw', error: failed(5, 'thrown inside the handler') };
+    const { request, expected, sent } = payloads.make(random);
+    return { request, sent, check: bytes(Buffer.from(expected).reverse()) };
+  },
+  in_place: patterned(),
+  large_response: (surroundings) => {
+    if (surroundings.random.chance(0.1)) {
+      return { request: 'live', check: number(0, MOST_LANES) };
+    }
+    return patterned()(surroundings);
+  },
+  // Every call counts, also those whose callers have given up: no number comes twice, none is beyond what was sent.
+  counter: ({ version }) => ({
+    request: '',
+    check: (response) =>
+      number(1, version.requests)(response) ?? version.countOnce(Number(response.text())),
+  }),
+  // Initialized once for all lanes.
+  init_shutdown: () => ({ request: '', check: text('1') }),
+  own_thread: () => ({ request: '', check: number(0, Number.MAX_SAFE_INTEGER) }),
+  own_symbols: () => ({ request: '', check: text('handler-own') }),
+  deep_stack: () => ({ request: '', check: text('ok') }),
+  context: ({ random }) => {
+    const requestId = `request "${random.int(0, 1e9)}" ü`;
+    const metadata = { n: random.int(0, 1e9), text: 'ä'.repeat(random.int(0, 1500)) };
+    return {
+      request: '',
+      context: { requestId, metadata },
+      check: (response) => {
+        const told = response.json<Record<string, unknown>>();
+        const same =
+          told['requestId'] === requestId &&
+          JSON.stringify(told['metadata']) === JSON.stringify(metadata) &&
+          told['abiVersion'] === 1;
+        return same ? null : `another context: ${response.text().slice(0, 200)}`;
+      },
+    };
+  },
+  fails: ({ random }) => {
+    const message = random.chance(0.1) ? '' : `no ${random.int(0, 1e9)}`;
+    return { request: message, error: failed(42, message || 'the handler says no') };
+  },
+  null_response: () => ({ request: '', error: { code: 'ERR_HANDLER_INVALID_RESPONSE' } }),
+  lying_length: () => ({ request: '', error: { code: 'ERR_HANDLER_INVALID_RESPONSE' } }),
+  burn: ({ random }) => ({ request: `${random.int(0, 1000)}`, check: bytes(Buffer.alloc(0)) }),
+  sleep: ({ random }) => ({ request: `${random.int(0, 40)}`, check: text('slept') }),
+  cooperative: ({ random }) => ({ request: `${random.int(0, 10)}`, check: text('finished') }),
+} as const satisfies Record<string, Handler>;
+
+/** A call of `sleep` that nobody will wait for to the end. */
+export function longCall(random: Random, mostMs: number): Call {
+  return { request: `${random.int(200, mostMs)}`, check: text('slept') };
+}
+
+export type Library = keyof typeof handlers;

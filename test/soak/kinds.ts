@@ -1,0 +1,113 @@
+/** The endpoints of the soak: each is there for one kind of trouble, and all have their turns with all kinds of changes. */
+
+import type { EndpointOptions } from '../../src/index.js';
+import type { Library } from './handlers.js';
+
+export type Change = 'swap' | 'swapGraceful' | 'shortDrain' | 'load' | 'broken' | 'reload';
+
+export interface Kind {
+  /** The endpoint's id. */
+  readonly id: string;
+  readonly trouble: string;
+  readonly libraries: readonly [Library, ...Library[]];
+  readonly options: EndpointOptions;
+  /** Callers who ask again, after a pause, when they have been answered. */
+  readonly callers: number;
+  readonly pauseMs: number;
+  /** Share of the requests that have a timeout, and how long. */
+  readonly timeouts?: { readonly share: number; readonly mostMs: number };
+  /** Share of the requests whose caller gives up, after at most so long. */
+  readonly aborts?: { readonly share: number; readonly mostMs: number };
+  /** Share of the turns in which a caller sends so many requests at once. */
+  readonly bursts?: { readonly share: number; readonly requests: number };
+  /** A call that goes on for so long although nobody waits for it any more. */
+  readonly stuckCalls?: { readonly share: number; readonly mostMs: number };
+  /** Whether there may be no room for requests, and whether every lane may be stuck. */
+  readonly floods?: boolean;
+  readonly sticks?: boolean;
+  readonly changes: Readonly<Partial<Record<Change, number>>>;
+}
+
+const GENTLE = { swapGraceful: 5, load: 1, broken: 2 };
+const ALL = { swap: 2, swapGraceful: 3, shortDrain: 1, load: 1, broken: 2, reload: 2 };
+
+export const kinds: readonly Kind[] = [
+  {
+    id: 'deployments',
+    trouble: 'graceful swaps and refused libraries only: no request may fail',
+    libraries: ['version_a', 'version_b', 'echo'],
+    options: { threads: 2 },
+    callers: 6,
+    pauseMs: 40,
+    changes: GENTLE,
+  },
+  {
+    id: 'payloads',
+    trouble: 'large and shared payloads, responses in own memory, in place and too large',
+    libraries: ['echo', 'in_place', 'large_response', 'cpp'],
+    options: { threads: 2, maxStuckLanes: 1 },
+    callers: 4,
+    pauseMs: 40,
+    timeouts: { share: 0.02, mostMs: 20 },
+    aborts: { share: 0.05, mostMs: 5 },
+    bursts: { share: 0.02, requests: 16 },
+    changes: ALL,
+  },
+  {
+    id: 'state',
+    trouble: 'libraries with statics, threads and an init of their own',
+    libraries: ['counter', 'init_shutdown', 'own_thread', 'context'],
+    options: { threads: 3 },
+    callers: 4,
+    pauseMs: 40,
+    timeouts: { share: 0.02, mostMs: 5 },
+    aborts: { share: 0.02, mostMs: 5 },
+    changes: ALL,
+  },
+  {
+    id: 'failures',
+    trouble: 'errors of the handler and responses that cannot be read',
+    libraries: ['fails', 'null_response', 'lying_length', 'deep_stack', 'own_symbols'],
+    options: { threads: 1 },
+    callers: 3,
+    pauseMs: 40,
+    changes: ALL,
+  },
+  {
+    id: 'deadlines',
+    trouble: 'timeouts and aborts, before, during and after the call',
+    libraries: ['sleep', 'cooperative', 'burn'],
+    options: { threads: 2, cancelGraceMs: 200, maxStuckLanes: 2 },
+    callers: 6,
+    pauseMs: 40,
+    timeouts: { share: 0.4, mostMs: 40 },
+    aborts: { share: 0.3, mostMs: 30 },
+    changes: ALL,
+  },
+  {
+    id: 'stuck',
+    trouble:
+      'calls that outlive their grace: lanes stuck, replaced and back, and none left at times',
+    libraries: ['sleep'],
+    options: { threads: 2, cancelGraceMs: 30, maxStuckLanes: 1 },
+    callers: 4,
+    pauseMs: 50,
+    timeouts: { share: 0.3, mostMs: 40 },
+    stuckCalls: { share: 0.03, mostMs: 2000 },
+    sticks: true,
+    changes: ALL,
+  },
+  {
+    id: 'overload',
+    trouble: 'bursts of more requests than there is room for',
+    libraries: ['echo', 'burn', 'version_a'],
+    options: { threads: 1, maxInFlight: 8, maxQueue: 16 },
+    callers: 3,
+    pauseMs: 50,
+    timeouts: { share: 0.1, mostMs: 30 },
+    aborts: { share: 0.1, mostMs: 10 },
+    bursts: { share: 0.1, requests: 40 },
+    floods: true,
+    changes: ALL,
+  },
+];

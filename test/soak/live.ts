@@ -1,0 +1,60 @@
+/** How the soak goes: a line that changes on a terminal's stderr, anywhere else a line now and then. */
+
+import { SingleBar } from 'cli-progress';
+import { short } from '../../bench/harness/units.js';
+import type { Ledger } from './ledger.js';
+
+const REDRAW_MS = 250;
+const LINE_EVERY_MS = 10_000;
+
+export interface Showing {
+  readonly ledger: Ledger;
+  readonly totalMs: number;
+  readonly startedMs: number;
+}
+
+/** Shows it until the function that it returns is called. */
+export function showLive(showing: Showing): () => void {
+  return process.stderr.isTTY ? drawLine(showing) : writeLines(showing);
+}
+
+function writeLines(showing: Showing): () => void {
+  const timer = setInterval(() => {
+    const seconds = Math.round((performance.now() - showing.startedMs) / 1000);
+    console.error(`soak: ${`${seconds}`.padStart(4)} s | ${state(showing.ledger)}`);
+  }, LINE_EVERY_MS);
+  return () => clearInterval(timer);
+}
+
+function drawLine({ ledger, totalMs, startedMs }: Showing): () => void {
+  const bar = new SingleBar({
+    format: '{bar} {percentage}% | {state}',
+    stream: process.stderr,
+    barsize: 20,
+    barCompleteChar: '\u2588',
+    barIncompleteChar: '\u2591',
+    clearOnComplete: true,
+    hideCursor: true,
+  });
+  bar.start(totalMs, 0, { state: state(ledger) });
+  const redraw = setInterval(() => {
+    const passedMs = Math.min(totalMs, Math.round(performance.now() - startedMs));
+    bar.update(passedMs, { state: state(ledger) });
+  }, REDRAW_MS);
+  return () => {
+    clearInterval(redraw);
+    bar.stop();
+  };
+}
+
+function state(ledger: Ledger): string {
+  const rss = short(process.memoryUsage.rss(), 'bytes');
+  return [
+    `${ledger.sent} requests`,
+    `${ledger.outstanding} outstanding`,
+    `${ledger.changes.total} changes`,
+    `${ledger.wrong} wrong`,
+    `${ledger.problems.total} problems`,
+    rss,
+  ].join(' | ');
+}

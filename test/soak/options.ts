@@ -1,0 +1,91 @@
+/** What the soak can be asked to do: its command line. */
+
+import { parseArgs } from 'node:util';
+import { kinds } from './kinds.js';
+
+export interface SoakOptions {
+  minutes: number;
+  seed: number;
+  /** Ids of the endpoints that take part. */
+  only: readonly string[];
+  json: boolean;
+  /** A Markdown file for the report. */
+  report: string | undefined;
+}
+
+/** The command line cannot be followed. The message is one line and says what to do. */
+export class UsageError extends Error {
+  override name = 'UsageError';
+}
+
+const MOST_MINUTES = 7 * 24 * 60;
+const MOST_SEED = 2 ** 32 - 1;
+const ids = kinds.map(({ id }) => id);
+
+export const usage = `Usage: npm run soak [-- options]
+
+Sends requests to several endpoints at once while libraries are swapped, refused, unloaded and loaded again, callers give up,
+calls time out, get stuck and find no room; verifies every answer, and that nothing is left at the end.
+
+  --minutes N    how long, 0.01 to ${MOST_MINUTES} (default: 1)
+  --seed N       0 to ${MOST_SEED}: the same choices again, though not the same times (default: another each run)
+  --only IDS     endpoints that take part, separated by commas (default: all)
+                 ${ids.join(', ')}
+  --json         print the report as JSON
+  --report FILE  write the report as Markdown, too
+  --help         print this
+
+Exit status: 0 if nothing was lost, wrong or left behind, 1 if something was, 2 if the soak could not start.
+Ctrl-C ends it early, with a report.
+`;
+
+/**
+ * The options in `args`, or 'help'.
+ *
+ * @throws {UsageError} if an option does not exist or is out of range.
+ */
+export function parseOptions(args: readonly string[]): SoakOptions | 'help' {
+  const values = parse(args);
+  if (values.help) return 'help';
+  const only = values.only?.split(',') ?? ids;
+  const unknown = only.find((id) => !ids.includes(id));
+  if (unknown !== undefined) {
+    throw new UsageError(`--only: there is no endpoint '${unknown}'; there are: ${ids.join(', ')}`);
+  }
+  const seed = number('--seed', values.seed, 0, MOST_SEED) ?? Date.now() % 2 ** 32;
+  if (!Number.isInteger(seed)) throw new UsageError('--seed must be a whole number');
+  return {
+    minutes: number('--minutes', values.minutes, 0.01, MOST_MINUTES) ?? 1,
+    seed,
+    only,
+    json: values.json ?? false,
+    report: values.report,
+  };
+}
+
+function parse(args: readonly string[]) {
+  try {
+    return parseArgs({
+      args: [...args],
+      options: {
+        minutes: { type: 'string' },
+        seed: { type: 'string' },
+        only: { type: 'string' },
+        json: { type: 'boolean' },
+        report: { type: 'string' },
+        help: { type: 'boolean', short: 'h' },
+      },
+    }).values;
+  } catch (error) {
+    // Node's advice about options that look like values goes on for another line: one is enough.
+    const [problem = ''] = (error as Error).message.split(/\. |\n/);
+    throw new UsageError(`${problem}; run with --help to see the options`);
+  }
+}
+
+function number(option: string, text: string | undefined, least: number, most: number) {
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (text.trim() !== '' && value >= least && value <= most) return value;
+  throw new UsageError(`${option} must be a number from ${least} to ${most}, got "${text}"`);
+}

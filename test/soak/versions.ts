@@ -1,0 +1,41 @@
+/** What the soak knows of a loaded version. Kept as long as the engine's own object, no longer. */
+
+import { fixture } from '../../fixtures/paths.js';
+import type { DropReason, LoadedHandler } from '../../src/index.js';
+import { handlers, type Library } from './handlers.js';
+
+export class KnownVersion {
+  /** Requests sent to it. */
+  requests = 0;
+  /** Requests that were answered with `DroppedError`. */
+  dropped = 0;
+  /** What may drop its requests from now on. */
+  readonly mayDrop = new Set<DropReason>();
+  readonly #counted = new Set<number>();
+
+  constructor(readonly library: Library) {}
+
+  /** Says so if a number that must come once comes again. */
+  countOnce(count: number): string | null {
+    if (this.#counted.has(count)) return `the count ${count} came twice`;
+    this.#counted.add(count);
+    return null;
+  }
+}
+
+const libraries = Object.keys(handlers) as Library[];
+const byPath = new Map(libraries.map((library) => [fixture(library), library]));
+
+export class Versions {
+  readonly #known = new WeakMap<LoadedHandler, KnownVersion>();
+
+  of(handler: LoadedHandler): KnownVersion {
+    const known = this.#known.get(handler);
+    if (known !== undefined) return known;
+    const library = byPath.get(handler.path);
+    if (library === undefined) throw new Error(`${handler.path} must not have been loaded`);
+    const found = new KnownVersion(library);
+    this.#known.set(handler, found);
+    return found;
+  }
+}
