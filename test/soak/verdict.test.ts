@@ -1,14 +1,7 @@
 /** The soak would notice: endings that must not be, each told apart from the one that may. */
 
 import test from 'ava';
-import {
-  DroppedError,
-  HandlerFailedError,
-  HandlerResponse,
-  NotLoadedError,
-  QueueFullError,
-  TimeoutError,
-} from '../../src/index.js';
+import { HandlerResponse } from '../../src/index.js';
 import { type Ending, judge, type Sent } from './verdict.js';
 import { KnownVersion } from './versions.js';
 
@@ -18,15 +11,14 @@ given.abort(new Error('given up'));
 const answer = (text: string, version = 1): Ending => ({
   response: new HandlerResponse(new TextEncoder().encode(text), version, 0, 0),
 });
-const dropped = (reason: 'swap' | 'unload'): Ending => ({
-  reason: new DroppedError({ reason, phase: 'running' }, ''),
+const failure = (code: string, fields: object = {}): Ending => ({
+  reason: { code: `ERR_HANDLER_${code}`, ...fields },
 });
-const timeout: Ending = { reason: new TimeoutError({ timeoutMs: 10, phase: 'running' }, '') };
-const queueFull: Ending = { reason: new QueueFullError(4, '') };
-const notLoaded: Ending = { reason: new NotLoadedError('') };
-const no: Ending = {
-  reason: new HandlerFailedError({ code: 42, message: 'no' }, ''),
-};
+const dropped = (reason: 'swap' | 'unload') => failure('DROPPED', { reason, phase: 'running' });
+const timeout = failure('TIMEOUT', { timeoutMs: 10, phase: 'running' });
+const queueFull = failure('QUEUE_FULL', { maxQueue: 4 });
+const notLoaded = failure('NOT_LOADED');
+const no = failure('FAILED', { handlerCode: 42 });
 
 const check = (response: HandlerResponse) => (response.text() === 'right' ? null : 'not right');
 const failing = { request: '', error: { code: 'ERR_HANDLER_FAILED', handlerCode: 42 } };
