@@ -67,7 +67,7 @@ function tables(result: SoakResult): Table[] {
       title: 'Memory while it ran',
       columns: ['minute', 'resident'],
       rows: result.memory.map(({ minute, rssKiB }) => [
-        minute.toFixed(1),
+        minute.toFixed(2),
         short(rssKiB * 1024, 'bytes'),
       ]),
     },
