@@ -167,7 +167,7 @@ export const ringMutations: readonly RingMutation[] = [
     'a lane that watched sleeps without saying so',
     `Atomics.store(words, wait, WAIT.ASLEEP);
         if (this.#nothingNew(mailRead))
-            Atomics.wait(words, wait, WAIT.ASLEEP);`,
+            Atomics.wait(words, wait, WAIT.ASLEEP, longestMs);`,
     `const now = this.#watches ? WAIT.WATCHING : WAIT.ASLEEP;
         if (!this.#watches) Atomics.store(words, wait, WAIT.ASLEEP);
         if (this.#nothingNew(mailRead)) Atomics.wait(words, wait, now);`,
