@@ -1,0 +1,28 @@
+/** A request does something bad. Others wait behind it, and another endpoint has requests too. */
+
+import { fixture } from '../../fixtures/paths.js';
+import type { RegistryOptions } from '../../src/index.js';
+import { ask, finish, given, open, recover, say, tell } from './backend.js';
+
+const { library, request, timeoutMs, options } = given<{
+  library: string;
+  request: string;
+  timeoutMs: number;
+  options: RegistryOptions;
+}>();
+const registry = open(options);
+await registry.loadFrom('x', fixture(library));
+await registry.loadFrom('other', fixture('echo'));
+registry.once('laneStuck', ({ replaced }) =>
+  tell({ type: 'said', what: 'laneStuck', fields: { replaced } }),
+);
+const bad = ask('bad', registry.executeWithTimeout('x', {}, request, timeoutMs));
+const others = [
+  ...['1', '2', '3', '4'].map((text) => ask('behind', registry.execute('x', {}, text))),
+  ...['5', '6'].map((text) => ask('elsewhere', registry.execute('other', {}, text))),
+];
+await bad;
+await recover(registry, 'x');
+await Promise.all(others);
+await say('unload', registry.unload('x', { drainTimeoutMs: 0 }));
+await finish(registry);

@@ -1,0 +1,76 @@
+/** The fault matrix: each cell in a process of its own. What it comes to is what docs/reliability.md says. */
+
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { packageRoot } from '../../fixtures/paths.js';
+import type { Cell } from './cell.js';
+import { hostCells } from './host-cells.js';
+import { nativeCells } from './native-cells.js';
+import { happened, saidOf } from './page.js';
+import { obstacle, type Result, runCell } from './run.js';
+
+/** Processes at once: more would mostly wait for each other, and their deadlines would pass. */
+const MOST_CELLS = 3;
+
+function check(t: ExecutionContext, { expected, ...cell }: Cell, result: Result): void {
+  const told = JSON.stringify(result, null, 1);
+  const { host, answers = {}, said = {} } = expected;
+  if (host === 'lives') {
+    t.true(result.lives, told);
+    t.is(result.lost, 0, told);
+    t.deepEqual([result.exitCode, result.signal], [0, null], told);
+    if (cell.table !== 'endings') t.not(result.recoveredMs, null, told);
+  } else {
+    t.false(result.lives, told);
+    t.true(host.includes(result.signal ?? result.exitCode ?? -1), told);
+  }
+  for (const [kind, answer] of Object.entries(answers)) {
+    const got = result.answers[kind] ?? [];
+    t.true(got.length > 0, `${kind}: ${told}`);
+    for (const fields of got) {
+      if (answer === 'ok') t.is(typeof fields['ok'], 'string', told);
+      else t.like(fields, answer, told);
+    }
+  }
+  for (const [what, fields] of Object.entries(said)) {
+    t.not(result.said[what], undefined, `${what}: ${told}`);
+    if (Object.keys(fields).length === 0) t.is(result.said[what]?.['code'], undefined, told);
+    else t.like(result.said[what], fields, told);
+  }
+  t.is(result.copiesLeft, 0, told);
+}
+
+const page = readFile(join(packageRoot, 'docs', 'reliability.md'), 'utf8');
+const cells = [...nativeCells, ...hostCells];
+
+for (let chain = 0; chain < MOST_CELLS; chain++) {
+  let before: Promise<unknown> = Promise.resolve();
+  for (const cell of cells.filter((_, index) => index % MOST_CELLS === chain)) {
+    const turn = before;
+    let done = () => {};
+    before = new Promise<void>((resolve) => {
+      done = resolve;
+    });
+    test(`${cell.row}: ${cell.column}`, async (t) => {
+      await turn;
+      try {
+        const why = await obstacle(cell.needs);
+        if (why !== null) {
+          t.log(`not run: ${why}`);
+          t.pass();
+          return;
+        }
+        const result = await runCell(cell);
+        check(t, cell, result);
+        const said = saidOf(await page, cell) ?? '';
+        t.true(
+          said.startsWith(happened({ cell, result })) || said.startsWith('not run'),
+          `npm run reliability writes it anew; it came to: ${happened({ cell, result })}; the page says: ${said}`,
+        );
+      } finally {
+        done();
+      }
+    });
+  }
+}

@@ -1,0 +1,104 @@
+/** What happens around the library: its file, the cache directory, limits; and how the host ends. */
+
+import type { Fields } from '../fault/backend.js';
+import type { Cell, Expected, Need } from './cell.js';
+
+const MODES: readonly [column: string, options: Fields][] = [
+  ['tried first (default)', {}],
+  ['in a thread (`preflight: false`)', { preflight: false }],
+];
+
+const inEachMode = (cell: Omit<Cell, 'column' | 'table'>): Cell[] =>
+  MODES.map(([column, options]) => ({
+    ...cell,
+    table: 'surroundings',
+    column,
+    args: { ...cell.args, options: { ...(cell.args['options'] as Fields), ...options } },
+  }));
+
+const served = (swap: Fields, kinds: readonly string[]): Expected => ({
+  host: 'lives',
+  answers: Object.fromEntries(kinds.map((kind) => [kind, 'ok' as const])),
+  said: { swap, close: { leftBehind: 0 } },
+});
+
+const file = (row: string, deed: string, swap: Fields): Cell[] =>
+  inEachMode({
+    row: `library ${row} while loaded`,
+    program: 'file',
+    args: { deed },
+    needs: [],
+    expected: served(swap, ['running', 'meanwhile']),
+  });
+
+const IN_NAMESPACE = ['unshare', '-rm', 'sh', '-c'];
+const MOUNT = 'mount -t tmpfs -o size=256k,mode=700 none "$0" && exec "$@"';
+
+const cache = (row: string, deed: string, swap: Fields, needs: Need[] = []): Cell[] =>
+  inEachMode({
+    row: `cache directory ${row}`,
+    program: 'cache',
+    args: { deed },
+    ...(needs.length === 0 ? {} : { wrapper: [...IN_NAMESPACE, MOUNT, '{cacheDir}'] }),
+    needs,
+    expected: served(swap, ['meanwhile']),
+  });
+
+// ---- How the host ends ---------------------------------------------------------------------------------
+
+const STATES = {
+  loading: 'loading',
+  idle: 'active, idle',
+  running: 'active, a request is running',
+  endless: 'active, a request never returns',
+  draining: 'draining, a request is running',
+  drained: 'drained',
+} as const;
+
+const dropped = { code: 'ERR_HANDLER_DROPPED', reason: 'close', phase: 'running' };
+
+const CLOSED: Record<keyof typeof STATES, Pick<Expected, 'answers' | 'said'>> = {
+  loading: { said: { load: { code: 'ERR_HANDLER_CLOSED' } } },
+  idle: { said: { close: { dropped: 0, leftBehind: 0 } } },
+  running: { answers: { running: 'ok' }, said: { close: { dropped: 0, leftBehind: 0 } } },
+  endless: { answers: { running: dropped }, said: { close: { dropped: 1, leftBehind: 1 } } },
+  draining: { answers: { running: 'ok' }, said: { close: { dropped: 0, leftBehind: 0 } } },
+  drained: { said: { close: { leftBehind: 0 } } },
+};
+
+const endings = Object.entries(STATES).flatMap(([state, row]): Cell[] => {
+  const base = { table: 'endings', row, program: 'ending', needs: [] };
+  const args = (end: string) => ({ state, end, options: {} });
+  const stuck = state === 'endless';
+  return [
+    {
+      ...base,
+      column: '`close()`, then `exitProcess(0)`',
+      args: args('close'),
+      expected: { host: 'lives', ...CLOSED[state as keyof typeof STATES] },
+    },
+    {
+      ...base,
+      column: '`process.exit(5)`',
+      args: args('exit'),
+      ...(stuck ? { killAfter: 'exit', note: 'it hangs: Node waits for its threads' } : {}),
+      expected: { host: stuck ? ['SIGKILL'] : [5], said: { exit: {} } },
+    },
+    { ...base, column: 'SIGTERM', args: args('SIGTERM'), expected: { host: ['SIGTERM'] } },
+    { ...base, column: 'SIGKILL', args: args('SIGKILL'), expected: { host: ['SIGKILL'] } },
+  ];
+});
+
+export const hostCells: readonly Cell[] = [
+  ...file('deleted', 'delete', { code: 'ERR_HANDLER_LIBRARY_NOT_FOUND' }),
+  ...file('renamed over', 'rename', { version: 2 }),
+  ...file('overwritten in place', 'overwrite', {
+    code: 'ERR_HANDLER_LIBRARY_INVALID',
+    defect: 'not-a-library',
+  }),
+  ...file('truncated', 'truncate', { code: 'ERR_HANDLER_LIBRARY_INVALID', defect: 'truncated' }),
+  ...cache('deleted', 'delete', { endpoint: 'x' }),
+  ...cache('full', 'fill', { code: 'ERR_HANDLER_CACHE_DIR' }, ['linux', 'namespaces']),
+  ...cache('read-only', 'read-only', { code: 'ERR_HANDLER_CACHE_DIR' }, ['linux', 'namespaces']),
+  ...endings,
+];
