@@ -101,7 +101,7 @@ inProcesses('close ends what is endless, within its time', async (t) => {
     () => activeStats(registry, 'endless').running,
     (running) => running === 1,
   );
-  const report = await registry.close({ timeoutMs: 4000 });
+  const report = await registry.close({ timeoutMs: 8000 });
   t.is(await dropped, 'ERR_HANDLER_DROPPED');
   t.deepEqual(report.leftBehind, []);
   t.false(await isAlive(pid));
