@@ -22,7 +22,8 @@ interface Answer {
 
 const FOREVER = Number.POSITIVE_INFINITY;
 const PATIENCE_MS = 8000;
-const CLOSE_MS = 400;
+/** A stuck thread has no use for more; a process that is killed at the end of it needs a moment. */
+const CLOSE_MS = { thread: 400, process: 3000 };
 
 export function tell(line: Line): void {
   writeSync(1, `${JSON.stringify(line)}\n`);
@@ -54,6 +55,12 @@ export async function say(what: string, operation: Promise<unknown>): Promise<Fi
   const fields = await operation.then(plain, fieldsOf);
   tell({ type: 'said', what, fields });
   return fields;
+}
+
+/** Waits until a native call runs. */
+export async function untilRunning(registry: HandlerRegistry): Promise<void> {
+  const versions = () => registry.stats().endpoints.flatMap((endpoint) => endpoint.versions);
+  while (!versions().some(({ running }) => running > 0)) await new Promise(setImmediate);
 }
 
 /** Waits until a request to `id` is answered with success, and tells how long that took from now. */
@@ -89,8 +96,11 @@ export async function askUntil(
 }
 
 /** Closes the registry, tells what that left behind, and ends the process, stuck calls or not. */
-export async function finish(registry: HandlerRegistry): Promise<never> {
-  const { dropped, leftBehind } = await registry.close({ timeoutMs: CLOSE_MS });
+export async function finish(
+  registry: HandlerRegistry,
+  { isolation = 'thread' }: RegistryOptions,
+): Promise<never> {
+  const { dropped, leftBehind } = await registry.close({ timeoutMs: CLOSE_MS[isolation] });
   tell({ type: 'said', what: 'close', fields: { dropped, leftBehind: leftBehind.length } });
   tell({ type: 'done' });
   return exitProcess(0);

@@ -43,4 +43,4 @@ await deeds[deed].mend();
 const beginMs = performance.now();
 await registry.swapGraceful('x', fixture('version_b'));
 tell({ type: 'recovered', ms: performance.now() - beginMs });
-await finish(registry);
+await finish(registry, options);

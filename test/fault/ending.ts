@@ -2,7 +2,7 @@
 
 import { fixture } from '../../fixtures/paths.js';
 import type { RegistryOptions } from '../../src/index.js';
-import { ask, finish, given, open, say, tell } from './backend.js';
+import { ask, finish, given, open, say, tell, untilRunning } from './backend.js';
 
 type State = 'loading' | 'idle' | 'running' | 'endless' | 'draining' | 'drained';
 
@@ -13,12 +13,6 @@ const { state, end, options } = given<{
 }>();
 const registry = open(options);
 const FOREVER = Number.POSITIVE_INFINITY;
-
-/** Until a native call runs. */
-async function running(): Promise<void> {
-  const versions = () => registry.stats().endpoints.flatMap((endpoint) => endpoint.versions);
-  while (!versions().some((version) => version.running > 0)) await new Promise(setImmediate);
-}
 
 /** Resolves in that state. */
 const reach: Record<State, () => Promise<unknown>> = {
@@ -31,12 +25,12 @@ const reach: Record<State, () => Promise<unknown>> = {
   running: async () => {
     await registry.loadFrom('x', fixture('sleep'));
     void ask('running', registry.execute('x', {}, '250'));
-    await running();
+    await untilRunning(registry);
   },
   endless: async () => {
     await registry.loadFrom('x', fixture('endless'));
     void ask('running', registry.executeWithTimeout('x', {}, '', FOREVER));
-    await running();
+    await untilRunning(registry);
   },
   draining: async () => {
     await reach.running();
@@ -54,7 +48,7 @@ const reach: Record<State, () => Promise<unknown>> = {
 await reach[state]();
 process.on('exit', () => tell({ type: 'said', what: 'exit', fields: {} }));
 if (end === 'close') {
-  await finish(registry);
+  await finish(registry, options);
 } else if (end === 'exit') {
   process.exit(5);
 } else {

@@ -3,7 +3,7 @@
 import { copyFile, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { fixture } from '../../fixtures/paths.js';
 import type { RegistryOptions } from '../../src/index.js';
-import { ask, finish, given, open, recover, say } from './backend.js';
+import { ask, finish, given, open, recover, say, untilRunning } from './backend.js';
 
 const { deed, path, options } = given<{
   deed: 'delete' | 'rename' | 'overwrite' | 'truncate';
@@ -22,16 +22,13 @@ const deeds: Record<typeof deed, () => Promise<void>> = {
 };
 
 const registry = open(options);
-await copyFile(fixture('gate'), path);
+await copyFile(fixture('sleep'), path);
 await registry.loadFrom('x', path);
-const words = new Int32Array(new SharedArrayBuffer(8));
-const entered = () => Atomics.load(words, 0) === 1;
-const running = ask('running', registry.execute('x', {}, new Uint8Array(words.buffer)));
-while (!entered()) await new Promise(setImmediate);
+const running = ask('running', registry.execute('x', {}, '100'));
+await untilRunning(registry);
 await deeds[deed]();
-Atomics.store(words, 1, 1);
 await running;
-await ask('meanwhile', registry.execute('x', {}, new Uint8Array(new Int32Array([0, 1]).buffer)));
+await ask('meanwhile', registry.execute('x', {}, '0'));
 const swapped = registry.swapGraceful('x', path);
 await say(
   'swap',
@@ -41,4 +38,4 @@ await rm(path, { force: true });
 await copyFile(fixture('version_b'), path);
 await registry.swapGraceful('x', path);
 await recover(registry, 'x');
-await finish(registry);
+await finish(registry, options);

@@ -13,8 +13,8 @@ const { library, request, timeoutMs, options } = given<{
 const registry = open(options);
 await registry.loadFrom('x', fixture(library));
 await registry.loadFrom('other', fixture('echo'));
-registry.once('laneStuck', ({ replaced }) =>
-  tell({ type: 'said', what: 'laneStuck', fields: { replaced } }),
+registry.once('laneStuck', ({ replaced, killed }) =>
+  tell({ type: 'said', what: 'laneStuck', fields: { replaced, killed } }),
 );
 const bad = ask('bad', registry.executeWithTimeout('x', {}, request, timeoutMs));
 const others = [
@@ -25,4 +25,4 @@ await bad;
 await recover(registry, 'x');
 await Promise.all(others);
 await say('unload', registry.unload('x', { drainTimeoutMs: 0 }));
-await finish(registry);
+await finish(registry, options);

@@ -20,4 +20,4 @@ await recover(registry, 'x');
 // Whether anything else can be loaded after that.
 if (after)
   await say('later load', registry.loadFrom('other', fixture('echo'), { loadTimeoutMs: 1000 }));
-await finish(registry);
+await finish(registry, options);

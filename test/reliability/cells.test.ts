@@ -20,7 +20,7 @@ function check(t: ExecutionContext, { expected, ...cell }: Cell, result: Result)
     t.true(result.lives, told);
     t.is(result.lost, 0, told);
     t.deepEqual([result.exitCode, result.signal], [0, null], told);
-    if (cell.table !== 'endings') t.not(result.recoveredMs, null, told);
+    if (cell.program !== 'ending') t.not(result.recoveredMs, null, told);
   } else {
     t.false(result.lives, told);
     t.true(host.includes(result.signal ?? result.exitCode ?? -1), told);
@@ -52,7 +52,7 @@ for (let chain = 0; chain < MOST_CELLS; chain++) {
     before = new Promise<void>((resolve) => {
       done = resolve;
     });
-    test(`${cell.row}: ${cell.column}`, async (t) => {
+    test(`${cell.table}: ${cell.row}: ${cell.column}`, async (t) => {
       await turn;
       try {
         const why = await obstacle(cell.needs);

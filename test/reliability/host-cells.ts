@@ -4,8 +4,9 @@ import type { Fields } from '../fault/backend.js';
 import type { Cell, Expected, Need } from './cell.js';
 
 const MODES: readonly [column: string, options: Fields][] = [
-  ['tried first (default)', {}],
-  ['in a thread (`preflight: false`)', { preflight: false }],
+  ['in a thread', {}],
+  ['in a thread, untried', { preflight: false }],
+  ['in a process', { isolation: 'process' }],
 ];
 
 const inEachMode = (cell: Omit<Cell, 'column' | 'table'>): Cell[] =>
@@ -13,6 +14,7 @@ const inEachMode = (cell: Omit<Cell, 'column' | 'table'>): Cell[] =>
     ...cell,
     table: 'surroundings',
     column,
+    needs: options['isolation'] === 'process' ? ['linux', ...cell.needs] : cell.needs,
     args: { ...cell.args, options: { ...(cell.args['options'] as Fields), ...options } },
   }));
 
@@ -66,28 +68,36 @@ const CLOSED: Record<keyof typeof STATES, Pick<Expected, 'answers' | 'said'>> = 
   drained: { said: { close: { leftBehind: 0 } } },
 };
 
-const endings = Object.entries(STATES).flatMap(([state, row]): Cell[] => {
-  const base = { table: 'endings', row, program: 'ending', needs: [] };
-  const args = (end: string) => ({ state, end, options: {} });
-  const stuck = state === 'endless';
-  return [
-    {
-      ...base,
-      column: '`close()`, then `exitProcess(0)`',
-      args: args('close'),
-      expected: { host: 'lives', ...CLOSED[state as keyof typeof STATES] },
-    },
-    {
-      ...base,
-      column: '`process.exit(5)`',
-      args: args('exit'),
-      ...(stuck ? { killAfter: 'exit', note: 'it hangs: Node waits for its threads' } : {}),
-      expected: { host: stuck ? ['SIGKILL'] : [5], said: { exit: {} } },
-    },
-    { ...base, column: 'SIGTERM', args: args('SIGTERM'), expected: { host: ['SIGTERM'] } },
-    { ...base, column: 'SIGKILL', args: args('SIGKILL'), expected: { host: ['SIGKILL'] } },
-  ];
-});
+const endings = (table: string, options: Fields): Cell[] =>
+  Object.entries(STATES).flatMap(([state, row]): Cell[] => {
+    const inProcess = options['isolation'] === 'process';
+    const stuck = state === 'endless' && !inProcess;
+    const cell = (column: string, end: string, expected: Expected): Cell => ({
+      table,
+      row,
+      column,
+      program: 'ending',
+      args: { state, end, options },
+      needs: inProcess ? ['linux'] : [],
+      expected,
+    });
+    const closed = CLOSED[state as keyof typeof STATES];
+    const said = inProcess && closed.said?.['close'] ? { close: { leftBehind: 0 } } : closed.said;
+    const exits = cell('`process.exit(5)`', 'exit', {
+      host: stuck ? ['SIGKILL'] : [5],
+      said: { exit: {} },
+    });
+    return [
+      cell('`close()`, then `exitProcess(0)`', 'close', {
+        host: 'lives',
+        ...closed,
+        ...(said === undefined ? {} : { said }),
+      }),
+      stuck ? { ...exits, killAfter: 'exit', note: 'it hangs: Node waits for its threads' } : exits,
+      cell('SIGTERM', 'SIGTERM', { host: ['SIGTERM'] }),
+      cell('SIGKILL', 'SIGKILL', { host: ['SIGKILL'] }),
+    ];
+  });
 
 export const hostCells: readonly Cell[] = [
   ...file('deleted', 'delete', { code: 'ERR_HANDLER_LIBRARY_NOT_FOUND' }),
@@ -100,5 +110,6 @@ export const hostCells: readonly Cell[] = [
   ...cache('deleted', 'delete', { endpoint: 'x' }),
   ...cache('full', 'fill', { code: 'ERR_HANDLER_CACHE_DIR' }, ['linux', 'namespaces']),
   ...cache('read-only', 'read-only', { code: 'ERR_HANDLER_CACHE_DIR' }, ['linux', 'namespaces']),
-  ...endings,
+  ...endings('endings', {}),
+  ...endings('endings-process', { isolation: 'process' }),
 ];

@@ -1,277 +1,291 @@
-/** What native code does: tried first, in a thread of the host, and (once there are any) in a process of its own. */
+/** What native code does: tried first, in a thread of the host, and in a process of its own. */
 
 import type { Fields } from '../fault/backend.js';
-import type { Cell, Expected, HostEnd, Need } from './cell.js';
+import type { Cell, Expected, Need } from './cell.js';
 
 const TABLE = 'native';
-const TRIED = 'tried first (default)';
-const THREAD = 'in a thread (`preflight: false`)';
+const TRIED = 'tried first';
+const THREAD = 'in a thread, untried';
+const PROCESS = 'in a process, untried';
+
+const IN_THREAD = { preflight: false };
+const IN_PROCESS = { preflight: false, isolation: 'process' };
 
 /** Long enough for a busy machine to start a child process and come to the hang. */
-const HANG_MS = 1500;
+const HANG_MS = 2500;
 
-type Place = 'constructor' | 'init' | 'entry' | 'shutdown' | 'destructor';
-
-const STEPS: Record<Place, string> = {
-  constructor: 'open',
-  init: 'init',
-  entry: 'self-test',
-  shutdown: 'shutdown',
-  destructor: 'unload',
-};
-
-interface Bad {
+/** What a fault comes to in each column. */
+interface Outcomes {
   row: string;
-  library?: string;
-  request: string;
   needs?: Need[];
-  /** What the load that tries it says. */
+  /** What the load that tries it says; no fields: it is not noticed. */
   tried: Fields;
   thread: Expected;
+  process: Expected;
+  /** What the page adds in the second column. */
   note?: string;
 }
 
-const crashed = (signal: string): Fields => ({
+const preflight = (reason: string, fields: Fields = {}): Fields => ({
   code: 'ERR_HANDLER_PREFLIGHT',
-  reason: 'crashed',
-  signal,
+  reason,
+  ...fields,
 });
-const dies = (...ends: (NodeJS.Signals | number)[]): Expected => ({ host: ends });
-const ALL_OK = { behind: 'ok', elsewhere: 'ok' } as const;
-const TIMEOUT = { code: 'ERR_HANDLER_TIMEOUT', phase: 'running' };
-const STUCK: Expected = {
+const crashed = (signal: string, fields: Fields = {}) =>
+  preflight('crashed', { signal, ...fields });
+
+const dies = (...host: (NodeJS.Signals | number)[]): Expected => ({ host });
+
+const lives = (answers: Expected['answers'] = {}, said: Expected['said'] = {}): Expected => ({
   host: 'lives',
-  answers: { bad: TIMEOUT, ...ALL_OK },
-  said: {
-    laneStuck: { replaced: true },
+  answers,
+  said,
+});
+
+function cells(
+  { row, tried, thread, process, note, needs = [] }: Outcomes,
+  how: Record<'tried' | 'thread' | 'process', Pick<Cell, 'program' | 'args' | 'env'>>,
+): Cell[] {
+  const refused = lives({ meanwhile: 'ok' }, { load: tried, close: { leftBehind: 0 } });
+  const base = { table: TABLE, row, needs };
+  return [
+    { ...base, column: TRIED, ...how.tried, expected: refused },
+    {
+      ...base,
+      column: THREAD,
+      ...how.thread,
+      expected: thread,
+      ...(note === undefined ? {} : { note }),
+    },
+    { ...base, column: PROCESS, ...how.process, needs: ['linux', ...needs], expected: process },
+  ];
+}
+
+// ---- While a request is served -----------------------------------------------------------------------
+
+interface BadRequest extends Outcomes {
+  library?: string;
+  request: string;
+  timeoutMs?: number;
+}
+
+const OTHERS = { behind: 'ok', elsewhere: 'ok' } as const;
+const GONE = { unload: { library: 'unloaded' }, close: { leftBehind: 0 } };
+const EXITED = 'ERR_HANDLER_LANE_EXITED';
+
+const lost = (fields: Fields) => lives({ bad: { code: EXITED, ...fields }, ...OTHERS }, GONE);
+const bySignal = (signal: NodeJS.Signals) => ({
+  tried: crashed(signal, { step: 'self-test' }),
+  thread: dies(signal),
+  process: lost({ signal }),
+});
+
+const late = (cpuReclaimed: boolean) => ({
+  code: 'ERR_HANDLER_TIMEOUT',
+  phase: 'running',
+  cpuReclaimed,
+});
+const STUCK = lives(
+  { bad: late(false), ...OTHERS },
+  {
+    laneStuck: { replaced: true, killed: false },
     unload: { library: 'resident' },
     close: { leftBehind: 1 },
   },
+);
+const HANGS = {
+  tried: { code: 'ERR_HANDLER_LOAD_TIMEOUT', step: 'self-test' },
+  thread: STUCK,
+  process: lives(
+    { bad: late(true), ...OTHERS },
+    { laneStuck: { replaced: true, killed: true }, ...GONE },
+  ),
 };
-const HARMLESS: Expected = {
-  host: 'lives',
-  answers: { bad: 'ok', ...ALL_OK },
-  said: { unload: { library: 'unloaded' } },
+const UNNOTICED = {
+  timeoutMs: 20_000,
+  tried: {},
+  thread: lives({ bad: 'ok', ...OTHERS }, GONE),
+  process: lives({ bad: 'ok', ...OTHERS }, GONE),
 };
-const HANGS = { code: 'ERR_HANDLER_LOAD_TIMEOUT', step: 'self-test' };
+const NO_MEMORY_THERE = { code: 'ERR_HANDLER_INVALID_RESPONSE' };
 
-const REQUESTS: readonly Bad[] = [
-  {
-    row: 'crash in `handler_entry`',
-    request: 'do segv',
-    tried: crashed('SIGSEGV'),
-    thread: dies('SIGSEGV'),
-  },
-  {
-    row: 'endless loop',
-    request: 'do hang',
-    tried: HANGS,
-    thread: STUCK,
-    note: 'a core is lost until the host ends',
-  },
-  { row: 'sleep past every deadline', request: 'do sleep', tried: HANGS, thread: STUCK },
-  { row: '`abort()`', request: 'do abort', tried: crashed('SIGABRT'), thread: dies('SIGABRT') },
+const REQUESTS: readonly BadRequest[] = [
+  { row: 'crash in `handler_entry`', request: 'do segv', ...bySignal('SIGSEGV') },
+  { row: 'endless loop', request: 'do hang', ...HANGS, note: 'a core is lost until the host ends' },
+  { row: 'sleep past every deadline', request: 'do sleep', ...HANGS },
+  { row: '`abort()`', request: 'do abort', ...bySignal('SIGABRT') },
   {
     row: '`exit(0)`',
     request: 'do exit0',
-    tried: { code: 'ERR_HANDLER_PREFLIGHT', reason: 'exited', exitCode: 0 },
+    tried: preflight('exited', { exitCode: 0, step: 'self-test' }),
     // Its exit handlers run beside threads that go on.
     thread: dies(0, 'SIGSEGV', 'SIGABRT'),
+    process: lost({ exitCode: 0 }),
   },
   {
     row: '`pthread_exit`',
     request: 'do pthread_exit',
     needs: ['linux'],
-    tried: { code: 'ERR_HANDLER_PREFLIGHT', reason: 'thread-ended' },
+    tried: preflight('thread-ended'),
     thread: STUCK,
+    process: lost({ exitCode: 113 }),
   },
-  {
-    row: 'C++ exception',
-    library: 'throws',
-    request: 'do throw',
-    tried: crashed('SIGABRT'),
-    thread: dies('SIGABRT'),
-  },
+  { row: 'C++ exception', library: 'dies', request: 'throw', ...bySignal('SIGABRT') },
   {
     row: 'Rust panic',
     library: 'panics',
     request: 'do panic',
     needs: ['rust'],
-    tried: crashed('SIGABRT'),
-    thread: dies('SIGABRT'),
+    ...bySignal('SIGABRT'),
   },
-  {
-    row: 'stack overflow',
-    request: 'do overflow',
-    tried: crashed('SIGSEGV'),
-    thread: dies('SIGSEGV'),
-  },
+  { row: 'stack overflow', request: 'do overflow', ...bySignal('SIGSEGV') },
   {
     row: 'double free',
     request: 'do double_free',
     needs: ['linux'],
-    tried: crashed('SIGABRT'),
-    thread: dies('SIGABRT'),
+    ...bySignal('SIGABRT'),
   },
   {
     row: 'response from freed memory that is unmapped',
     request: 'dangle unmapped',
-    tried: crashed('SIGSEGV'),
-    thread: dies('SIGSEGV'),
+    timeoutMs: 20_000,
+    needs: ['linux'],
+    tried: preflight('self-test-failed'),
+    thread: lives({ bad: NO_MEMORY_THERE, ...OTHERS }, GONE),
+    process: lives({ bad: NO_MEMORY_THERE, ...OTHERS }, GONE),
+  },
+  {
+    row: 'response from freed memory that is still mapped',
+    request: 'dangle',
+    ...UNNOTICED,
+    note: 'bytes that mean nothing: only the `check` of a self-test would tell',
+  },
+  {
+    row: 'allocation of 2 GiB',
+    request: 'do allocate',
+    ...UNNOTICED,
+    note: 'what is touched counts as memory of the host',
   },
 ];
 
-const tried = (
-  row: string,
-  library: string,
-  fault: Fields,
-  said: Fields,
-  needs: Need[] = [],
-): Cell => ({
-  table: TABLE,
-  row,
-  column: TRIED,
-  program: 'swap-in',
-  args: { library, load: fault, options: {} },
-  needs,
-  expected: {
-    host: 'lives',
-    answers: { meanwhile: 'ok' },
-    said: { load: said, close: { leftBehind: 0 } },
-  },
+const requestCells = REQUESTS.flatMap((bad) => {
+  const { library = 'fault', request, timeoutMs = 100 } = bad;
+  const inLane = (options: Fields) => ({
+    program: 'request',
+    args: { library, request, timeoutMs, options },
+  });
+  const load = { preflight: { selfTest: { request } } };
+  return cells(bad, {
+    tried: {
+      program: 'swap-in',
+      args: { library, load: bad.timeoutMs ? load : { ...load, loadTimeoutMs: HANG_MS } },
+    },
+    thread: inLane(IN_THREAD),
+    process: inLane(IN_PROCESS),
+  });
 });
 
-const requestCells = REQUESTS.flatMap(
-  ({ row, library = 'fault', request, needs = [], note, ...bad }): Cell[] => [
-    tried(
-      row,
-      library,
-      { preflight: { selfTest: { request } }, loadTimeoutMs: HANG_MS },
-      bad.tried,
-      needs,
-    ),
-    {
-      table: TABLE,
-      row,
-      column: THREAD,
-      program: 'request',
-      args: { library, request, timeoutMs: 100, options: { preflight: false } },
-      needs,
-      expected: bad.thread,
-      ...(note === undefined ? {} : { note }),
-    },
-  ],
-);
+// ---- While a library comes or goes: the environment says what to do ------------------------------------
 
-/** Loading and leaving: in the child as in the host, the environment says what to do. */
-function placeCells(
-  fault: 'segv' | 'sleep',
-  place: Place,
-  thread: Expected,
-  note?: string,
-): Cell[] {
-  const row = `${fault === 'segv' ? 'crash' : 'hang'} in ${place === 'init' || place === 'shutdown' ? `\`handler_${place}\`` : `a ${place}`}`;
-  const env = { CHANGEOVER_TEST_FAULT: `${fault}@${place}` };
-  const said =
-    fault === 'segv'
-      ? { ...crashed('SIGSEGV'), step: STEPS[place] }
-      : { code: 'ERR_HANDLER_LOAD_TIMEOUT', step: STEPS[place] };
-  const leaving = place === 'shutdown' || place === 'destructor';
-  const load = { loadTimeoutMs: fault === 'sleep' ? 500 : HANG_MS };
-  const options = { preflight: false };
-  return [
-    tried(row, 'fault', { env, loadTimeoutMs: HANG_MS }, said),
-    {
-      table: TABLE,
-      row,
-      column: THREAD,
-      program: leaving ? 'swap-out' : 'swap-in',
-      args: leaving
-        ? { library: 'fault', request: 'ok', options }
-        : { library: 'fault', load, after: fault === 'sleep', options },
-      env,
-      needs: [],
-      expected: thread,
-      ...(note === undefined ? {} : { note }),
-    },
-  ];
+interface BadPlace extends Outcomes {
+  fault: string;
+  /** When it happens. */
+  when: 'coming' | 'leaving';
 }
 
-const loadTimeout = { code: 'ERR_HANDLER_LOAD_TIMEOUT' };
-const lives = (said: Record<string, Fields>): Expected => ({
-  host: 'lives',
-  answers: { meanwhile: 'ok' },
-  said,
+const NOT_LOADED = { code: 'ERR_HANDLER_LOAD_TIMEOUT' };
+const OTHER_LOADED = { 'later load': { id: 'other' } };
+const meanwhile = (said: Expected['said']) => lives({ meanwhile: 'ok' }, said);
+const LEAVES = meanwhile({ drained: { library: 'unloaded' }, close: { leftBehind: 0 } });
+
+const crash = (row: string, place: string, step: string, when: BadPlace['when']): BadPlace => ({
+  row: `crash in ${row}`,
+  fault: `segv@${place}`,
+  when,
+  tried: crashed('SIGSEGV', { step }),
+  thread: dies('SIGSEGV'),
+  process:
+    when === 'coming'
+      ? meanwhile({ load: { code: 'ERR_HANDLER_LOAD_FAILED' }, close: { leftBehind: 0 } })
+      : LEAVES,
 });
-const SEGV: Expected = { host: ['SIGSEGV'] satisfies HostEnd };
+
+const hang = (row: string, place: string, step: string, thread: Expected): BadPlace => ({
+  row: `hang in ${row}`,
+  fault: `sleep@${place}`,
+  when: thread.said?.['load'] === undefined ? 'leaving' : 'coming',
+  tried: { code: 'ERR_HANDLER_LOAD_TIMEOUT', step },
+  thread,
+  process:
+    thread.said?.['load'] === undefined
+      ? LEAVES
+      : meanwhile({ load: NOT_LOADED, ...OTHER_LOADED, close: { leftBehind: 0 } }),
+});
+
+const RESIDENT = meanwhile({ drained: { library: 'resident' } });
+
+const PLACES: readonly BadPlace[] = [
+  crash('a constructor', 'constructor', 'open', 'coming'),
+  crash('`handler_init`', 'init', 'init', 'coming'),
+  crash('`handler_shutdown`', 'shutdown', 'shutdown', 'leaving'),
+  crash('a destructor', 'destructor', 'unload', 'leaving'),
+  {
+    ...hang(
+      'a constructor',
+      'constructor',
+      'open',
+      meanwhile({ load: NOT_LOADED, 'later load': NOT_LOADED }),
+    ),
+    note: 'nothing can be loaded any more: the dynamic loader is locked',
+  },
+  hang('`handler_init`', 'init', 'init', meanwhile({ load: NOT_LOADED, ...OTHER_LOADED })),
+  hang('`handler_shutdown`', 'shutdown', 'shutdown', RESIDENT),
+  hang('a destructor', 'destructor', 'unload', RESIDENT),
+];
+
+const placeCells = PLACES.flatMap((bad) => {
+  const env = { CHANGEOVER_TEST_FAULT: bad.fault };
+  const hangs = bad.fault.startsWith('sleep');
+  const load = { env, ...(hangs ? { loadTimeoutMs: HANG_MS } : {}) };
+  const inLane = (options: Fields) =>
+    bad.when === 'coming'
+      ? { program: 'swap-in', args: { library: 'fault', load, after: hangs, options } }
+      : { program: 'swap-out', args: { library: 'fault', load, request: 'ok', options } };
+  return cells(bad, {
+    tried: {
+      program: 'swap-in',
+      args: { library: 'fault', load },
+    },
+    // Native code in a thread sees the environment of the host.
+    thread: { ...inLane(IN_THREAD), env },
+    process: inLane(IN_PROCESS),
+  });
+});
+
+const thread = (request: string, options: Fields) => ({
+  program: 'swap-out',
+  args: { library: 'fault', load: {}, request, options },
+});
 
 export const nativeCells: readonly Cell[] = [
-  ...placeCells('segv', 'constructor', SEGV),
-  ...placeCells('segv', 'init', SEGV),
-  ...placeCells('segv', 'shutdown', SEGV),
-  ...placeCells('segv', 'destructor', SEGV),
-  ...placeCells(
-    'sleep',
-    'constructor',
-    lives({ load: loadTimeout, 'later load': loadTimeout }),
-    'nothing can be loaded any more: the loader is locked',
-  ),
-  ...placeCells('sleep', 'init', lives({ load: loadTimeout, 'later load': { id: 'other' } })),
-  ...placeCells('sleep', 'shutdown', lives({ drained: { library: 'resident' } })),
-  ...placeCells('sleep', 'destructor', lives({ drained: { library: 'resident' } })),
+  ...placeCells,
   ...requestCells,
-  tried(
-    'response from freed memory that is still mapped',
-    'fault',
-    { preflight: { selfTest: { request: 'dangle' } } },
-    {},
-  ),
-  {
-    table: TABLE,
-    row: 'response from freed memory that is still mapped',
-    column: THREAD,
-    program: 'request',
-    args: { library: 'fault', request: 'dangle', timeoutMs: 20_000, options: { preflight: false } },
-    needs: [],
-    expected: HARMLESS,
-    note: 'bytes that mean nothing: only a self-test with a check would tell',
-  },
-  tried(
-    'allocation of 2 GiB',
-    'fault',
-    { preflight: { selfTest: { request: 'do allocate' } } },
-    {},
-  ),
-  {
-    table: TABLE,
-    row: 'allocation of 2 GiB',
-    column: THREAD,
-    program: 'request',
-    args: {
-      library: 'fault',
-      request: 'do allocate',
-      timeoutMs: 20_000,
-      options: { preflight: false },
+  ...cells(
+    {
+      row: 'own thread left behind',
+      needs: ['linux'],
+      tried: preflight('threads-left', { step: 'shutdown' }),
+      thread: dies('SIGSEGV'),
+      process: LEAVES,
+      note: 'when the library is unmapped under it',
     },
-    needs: [],
-    expected: HARMLESS,
-    note: 'what is touched counts as memory of the host',
-  },
-  tried(
-    'own thread left behind',
-    'fault',
-    { preflight: { selfTest: { request: 'do thread' } } },
-    { code: 'ERR_HANDLER_PREFLIGHT', reason: 'threads-left', step: 'shutdown' },
-    ['linux'],
+    {
+      tried: {
+        program: 'swap-in',
+        args: { library: 'fault', load: { preflight: { selfTest: { request: 'do thread' } } } },
+      },
+      thread: thread('do ticker', IN_THREAD),
+      process: thread('do ticker', IN_PROCESS),
+    },
   ),
-  {
-    table: TABLE,
-    row: 'own thread left behind',
-    column: THREAD,
-    program: 'swap-out',
-    args: { library: 'fault', request: 'do ticker', options: { preflight: false } },
-    needs: ['linux'],
-    expected: SEGV,
-    note: 'when the library is unmapped under it',
-  },
 ];

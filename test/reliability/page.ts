@@ -42,16 +42,17 @@ function ending(cell: Cell, { signal, exitCode }: Result): string {
 }
 
 function describe(fields: Fields): string {
-  const more = TELLING.map((name) => fields[name]).filter((value) => value !== undefined);
+  const more = TELLING.map((name) => fields[name]).filter(
+    (value) => value !== undefined && value !== null,
+  );
   return `\`${fields['code']}\`${more.length === 0 ? '' : ` (${more.join(', ')})`}`;
 }
 
-/** How soon, coarsely. */
+/** How soon, so coarsely that a busy machine says the same as an idle one. */
 function recovered({ result }: Outcome): string {
-  if (typeof result === 'string' || result.recoveredMs === null) return '';
-  const ms = result.recoveredMs;
-  const bound = [20, 200, 1000].find((limit) => ms < limit);
-  return bound === undefined ? '; serves after seconds' : `; serves within ${bound} ms`;
+  if (typeof result === 'string' || !result.lives || result.recoveredMs === null) return '';
+  if (result.recoveredMs < 50) return '; serves at once';
+  return result.recoveredMs < 1000 ? '; serves within 1 s' : '; serves within seconds';
 }
 
 /** One table as Markdown. */
