@@ -3,26 +3,14 @@ import { execFile } from 'node:child_process';
 import test, { type ExecutionContext } from 'ava';
 import { fixture, fixturesDir } from '../fixtures/paths.js';
 import { scratch } from './support/files.js';
+import { atMost } from './support/turns.js';
 
 const index = new URL('../src/index.js', import.meta.url).href;
 const PATIENCE_MS = 30_000;
 /** Processes at once: more would mostly wait for each other, and miss their moments. */
 const MOST_PROCESSES = 4;
 
-let processes = 0;
-const waiting: (() => void)[] = [];
-
-async function inTurn<T>(work: () => Promise<T>): Promise<T> {
-  if (processes === MOST_PROCESSES) await new Promise<void>((resolve) => waiting.push(resolve));
-  else processes += 1;
-  try {
-    return await work();
-  } finally {
-    const next = waiting.shift();
-    if (next === undefined) processes -= 1;
-    else next();
-  }
-}
+const inTurn = atMost(MOST_PROCESSES);
 
 interface End {
   exitCode: number | null;

@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { packageRoot } from '../../fixtures/paths.js';
+import { atMost } from '../support/turns.js';
 import type { Cell } from './cell.js';
 import { hostCells } from './host-cells.js';
 import { nativeCells } from './native-cells.js';
@@ -44,33 +45,23 @@ function check(t: ExecutionContext, { expected, ...cell }: Cell, result: Result)
 const page = readFile(join(packageRoot, 'docs', 'reliability.md'), 'utf8');
 const cells = [...nativeCells, ...hostCells];
 
-for (let chain = 0; chain < MOST_CELLS; chain++) {
-  let before: Promise<unknown> = Promise.resolve();
-  for (const cell of cells.filter((_, index) => index % MOST_CELLS === chain)) {
-    const turn = before;
-    let done = () => {};
-    before = new Promise<void>((resolve) => {
-      done = resolve;
-    });
-    test(`${cell.table}: ${cell.row}: ${cell.column}`, async (t) => {
-      await turn;
-      try {
-        const why = await obstacle(cell.needs);
-        if (why !== null) {
-          t.log(`not run: ${why}`);
-          t.pass();
-          return;
-        }
-        const result = await runCell(cell);
-        check(t, cell, result);
-        const said = saidOf(await page, cell) ?? '';
-        t.true(
-          said.startsWith(happened({ cell, result })) || said.startsWith('not run'),
-          `npm run reliability writes it anew; it came to: ${happened({ cell, result })}; the page says: ${said}`,
-        );
-      } finally {
-        done();
-      }
-    });
-  }
+const inTurn = atMost(MOST_CELLS);
+
+for (const cell of cells) {
+  test(`${cell.table}: ${cell.row}: ${cell.column}`, async (t) => {
+    const why = await obstacle(cell.needs);
+    if (why !== null) {
+      t.log(`not run: ${why}`);
+      t.pass();
+      return;
+    }
+    const result = await inTurn(() => runCell(cell));
+    check(t, cell, result);
+    const outcome = happened({ cell, result });
+    const said = saidOf(await page, cell) ?? '';
+    t.true(
+      said.startsWith(outcome) || said.startsWith('not run'),
+      `npm run reliability writes the page anew; it came to: ${outcome}; the page says: ${said}`,
+    );
+  });
 }
