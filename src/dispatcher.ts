@@ -214,7 +214,10 @@ export class Dispatcher {
       }
       if (this.#refusal !== null) throw this.#shed(this.#refusal());
       // A caller who sends many in one turn of the event loop must not be refused while lanes have long gone on.
-      if (this.#mustWait && this.#ring.mayCollect) this.collect();
+      if (this.#mustWait && this.#ring.doorbellRang) {
+        this.#ring.collectEarly(this.#settle);
+        this.#refill();
+      }
       const waits = this.#mustWait;
       if (waits && this.#waiting.length >= this.#options.maxQueue)
         throw this.#shed(requestErrors.queueFull(this.#identity, this.#options));

@@ -181,9 +181,17 @@ export class RingProducer {
    * `freeSlot`.
    */
   collect(settle: (slot: number) => void): void {
-    const { words, layout } = this;
     // Cleared before the bitmap is read: a slot done after this rings again, one done before is seen.
-    Atomics.store(words, CONTROL.DOORBELL, 0);
+    Atomics.store(this.words, CONTROL.DOORBELL, 0);
+    this.collectEarly(settle);
+  }
+
+  /**
+   * The same in between, while `doorbellRang`: the doorbell is not made to ring again, which costs a lane as much as ten requests,
+   * since a `collect` is to come anyway.
+   */
+  collectEarly(settle: (slot: number) => void): void {
+    const { words, layout } = this;
     for (let word = 0; word < layout.bitmapLength; word++) {
       const index = layout.bitmapWords + word;
       if (Atomics.load(words, index) === 0) continue;
@@ -196,8 +204,8 @@ export class RingProducer {
     }
   }
 
-  /** Whether `collect` may find something. */
-  get mayCollect(): boolean {
+  /** Whether something has been done and a `collect` is to come. */
+  get doorbellRang(): boolean {
     return Atomics.load(this.words, CONTROL.DOORBELL) === 1;
   }
 

@@ -266,17 +266,17 @@ export const ringMutations: readonly RingMutation[] = [
   producer(
     'looked for with the doorbell silent',
     'the doorbell is answered after the bitmap has been read',
-    `Atomics.store(words, CONTROL.DOORBELL, 0);
-        for (let word = 0; word < layout.bitmapLength; word++) {`,
-    `queueMicrotask;
-        for (let word = 0; word < layout.bitmapLength; word++, Atomics.store(words, CONTROL.DOORBELL, 0)) {`,
+    `Atomics.store(this.words, CONTROL.DOORBELL, 0);
+        this.collectEarly(settle);`,
+    `this.collectEarly(settle);
+        Atomics.store(this.words, CONTROL.DOORBELL, 0);`,
   ),
   producer(
     'looked for with the doorbell silent',
     'the doorbell is not answered',
-    `Atomics.store(words, CONTROL.DOORBELL, 0);
-        for`,
-    `for`,
+    `Atomics.store(this.words, CONTROL.DOORBELL, 0);
+        this.collectEarly(settle);`,
+    `this.collectEarly(settle);`,
   ),
   producer(
     'two requests',
