@@ -164,6 +164,8 @@ export class Dispatcher {
   #unanswered = 0;
   #abandoned = 0;
   #watching = false;
+  /** Whether the doorbell rang and a `collect` is to come in this turn of the event loop. */
+  #collecting = false;
   /** Whether a native call has lately been short enough for a watch, and no watch has been in vain since. */
   #watchPays = false;
   readonly #watchPolicy = new WatchPolicy();
@@ -311,7 +313,23 @@ export class Dispatcher {
 
   // ---- Out: the lane has completed it ----------------------------------------------------------
 
-  /** Answers everything that the lanes have completed. Called when the doorbell rings. */
+  /**
+   * Collects in this turn of the event loop. Not on the spot: Node reads up to 1,000 messages of a port in a row, and a lane that is
+   * quick rings again before the first has been dealt with, so timers and sockets would wait for 0.2 s. Until then it has
+   * nothing to ring for.
+   */
+  doorbellRang(): void {
+    if (this.#collecting) return;
+    this.#collecting = true;
+    setImmediate(this.#collectNow);
+  }
+
+  readonly #collectNow = (): void => {
+    this.#collecting = false;
+    this.collect();
+  };
+
+  /** Answers everything that the lanes have completed. */
   collect(): void {
     this.#ring.collect(this.#settle);
     this.#refill();

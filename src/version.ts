@@ -207,7 +207,7 @@ export class Version implements LoadedHandler {
       libraryPath: copy.path,
       cancelFlags,
       hooks: {
-        doorbell: () => this.#dispatcher.collect(),
+        doorbell: () => this.#dispatcher.doorbellRang(),
         laneExited: (exit) => this.#laneExited(exit),
         laneStuck: (lane, fate) => report('laneStuck', { ...identity, lane, ...fate }),
         laneReplaced: (lane, by) => report('laneReplaced', { ...identity, lane, by }),
