@@ -4,7 +4,8 @@
  */
 
 import type { MessagePort, ResourceLimits } from 'node:worker_threads';
-import { Piscina } from 'piscina';
+import { ArrayTaskQueue, Piscina } from 'piscina';
+import { deferred } from './deferred.js';
 import type { LaneTask } from './lane-protocol.js';
 
 const laneFile = new URL('../workers/lane.js', import.meta.url).href;
@@ -26,8 +27,17 @@ interface BalancedWorker {
   readonly destroyed: boolean;
 }
 
+/** One that waits for a thread: Piscina's record of the task, and how to give up. */
+interface WaitingLane {
+  readonly task: PiscinaQueued;
+  readonly fail: (cause: unknown) => void;
+}
+
 export class LanePool {
   readonly #piscina: Piscina;
+  readonly #queue = new LaneQueue();
+  /** Lanes whose threads are starting, oldest first. */
+  readonly #waiting: WaitingLane[] = [];
 
   constructor({ threads, maxThreads, resourceLimits, env }: LanePoolOptions) {
     this.#piscina = new Piscina({
@@ -35,6 +45,7 @@ export class LanePool {
       maxThreads,
       // A lane is one task that never ends by itself: a thread has room for exactly one.
       concurrentTasksPerWorker: 1,
+      taskQueue: this.#queue,
       loadBalancer: (_task, workers) => idleWorker(workers),
       recordTiming: false,
       // Flags of the host (loaders, inspectors) are not meant for threads that only run native code.
@@ -43,21 +54,68 @@ export class LanePool {
       env: { ...env },
       ...(resourceLimits === undefined ? {} : { resourceLimits }),
     });
-    // A thread's death rejects the task of its lane, which is where it is dealt with. Without a listener
-    // the same news about a thread without a lane would be thrown.
-    this.#piscina.on('error', () => undefined);
+    // A thread's death rejects the task of its lane, which is where it is dealt with. This is about a thread without a lane: if one is
+    // waiting, it was to be its thread, and Piscina would let it wait for ever.
+    this.#piscina.on('error', (cause) => {
+      this.#waiting.find(({ task }) => this.#queue.has(task))?.fail(cause);
+    });
   }
 
   /** Runs a lane in a thread of its own. Settles when the lane has left, rejects if its thread died. */
   async run(task: LaneTask): Promise<void> {
     // Named here and not for the whole pool: an idle thread loads nothing that it could be terminated in.
     const filename = task.process === null ? laneFile : bridgeFile;
-    await this.#piscina.run(task, { filename, transferList: [task.port] });
+    // Piscina throws at once if there is no thread to be had, and has the task in its queue all the same.
+    const run = async () => this.#piscina.run(task, { filename, transferList: [task.port] });
+    const running = run();
+    const queued = this.#queue.takeLast();
+    await (queued === null ? running : this.#orGivenUp(queued, running));
+  }
+
+  /** A lane without a thread fails for good: left in the queue, the next thread would get it when its port is closed, and throw. */
+  async #orGivenUp(task: PiscinaQueued, running: Promise<unknown>): Promise<void> {
+    const { promise, reject: fail } = deferred<never>();
+    const lane = { task, fail };
+    this.#waiting.push(lane);
+    try {
+      await Promise.race([running, promise]);
+    } finally {
+      this.#queue.giveUp(task);
+      this.#waiting.splice(this.#waiting.indexOf(lane), 1);
+    }
   }
 
   /** Ends all threads. No lane may be running. */
   destroy(): Promise<void> {
     return this.#piscina.destroy();
+  }
+}
+
+type PiscinaQueued = Parameters<ArrayTaskQueue['push']>[0];
+
+/** Piscina's own, which tells what was put there last. */
+class LaneQueue extends ArrayTaskQueue {
+  #last: PiscinaQueued | null = null;
+
+  override push(task: PiscinaQueued): void {
+    this.#last = task;
+    super.push(task);
+  }
+
+  has(task: PiscinaQueued): boolean {
+    return this.tasks.includes(task);
+  }
+
+  /** Takes it out if it is still here. */
+  giveUp(task: PiscinaQueued): void {
+    if (this.has(task)) this.remove(task);
+  }
+
+  /** What was put here since the last call. */
+  takeLast(): PiscinaQueued | null {
+    const last = this.#last;
+    this.#last = null;
+    return last;
   }
 }
 
