@@ -23,7 +23,7 @@ interface Answer {
 const FOREVER = Number.POSITIVE_INFINITY;
 const PATIENCE_MS = 8000;
 /** A stuck thread has no use for more; a process that is killed at the end of it needs a moment. */
-const CLOSE_MS = { thread: 400, process: 3000 };
+const CLOSE_MS = { thread: 400, process: 6000 };
 
 export function tell(line: Line): void {
   writeSync(1, `${JSON.stringify(line)}\n`);

@@ -4,11 +4,11 @@ import { fixture } from '../../fixtures/paths.js';
 import type { LoadOptions, RegistryOptions } from '../../src/index.js';
 import { askUntil, finish, given, open, recover, say } from './backend.js';
 
-const { library, load, options, after } = given<{
+const { library, load, options, laterMs } = given<{
   library: string;
   load: LoadOptions;
   options: RegistryOptions;
-  after: boolean;
+  laterMs?: number;
 }>();
 const registry = open(options);
 await registry.loadFrom('x', fixture('version_a'));
@@ -18,6 +18,6 @@ await askUntil(registry, 'x', swap);
 await said;
 await recover(registry, 'x');
 // Whether anything else can be loaded after that.
-if (after)
-  await say('later load', registry.loadFrom('other', fixture('echo'), { loadTimeoutMs: 1000 }));
+if (laterMs !== undefined)
+  await say('later load', registry.loadFrom('other', fixture('echo'), { loadTimeoutMs: laterMs }));
 await finish(registry, options);

@@ -46,6 +46,32 @@ const cache = (row: string, deed: string, swap: Fields, needs: Need[] = []): Cel
     expected: served(swap, ['meanwhile']),
   });
 
+/** The limit of threads counts all that a user has, and does not bind root: each cell has a user whom nobody else is. */
+function asNobodyElse(cell: Cell, index: number): Cell {
+  const uid = 100_000 + process.pid * MODES.length + index;
+  const user = ['--reuid', `${uid}`, '--regid', `${uid}`, '--clear-groups'];
+  return { ...cell, uid, wrapper: ['setpriv', ...user, 'prlimit', '--nproc=48'] };
+}
+
+const limits = (limit: string, cell: Pick<Cell, 'row' | 'wrapper' | 'needs'>): Cell[] =>
+  inEachMode({
+    ...cell,
+    program: 'limits',
+    args: { limit },
+    expected: {
+      host: 'lives',
+      answers: { meanwhile: 'ok', bad: { code: 'ERR_HANDLER_TIMEOUT' }, behind: 'ok' },
+      said: { 'later swap': {} },
+    },
+  }).map((one) => {
+    const untried = (one.args['options'] as Fields)['preflight'] === false;
+    const swap =
+      limit === 'descriptors' || untried
+        ? { code: 'ERR_HANDLER_LOAD_FAILED' }
+        : { code: 'ERR_HANDLER_PREFLIGHT', reason: 'not-started' };
+    return { ...one, expected: { ...one.expected, said: { ...one.expected.said, swap } } };
+  });
+
 // ---- How the host ends ---------------------------------------------------------------------------------
 
 const STATES = {
@@ -110,6 +136,15 @@ export const hostCells: readonly Cell[] = [
   ...cache('deleted', 'delete', { endpoint: 'x' }),
   ...cache('full', 'fill', { code: 'ERR_HANDLER_CACHE_DIR' }, ['linux', 'namespaces']),
   ...cache('read-only', 'read-only', { code: 'ERR_HANDLER_CACHE_DIR' }, ['linux', 'namespaces']),
+  ...limits('descriptors', {
+    row: 'no file descriptor left, and a lane is stuck',
+    wrapper: ['sh', '-c', 'ulimit -n 100 && exec "$0" "$@"'],
+    needs: ['linux'],
+  }),
+  ...limits('threads', {
+    row: 'no thread left, and a lane is stuck',
+    needs: ['linux', 'root'],
+  }).map(asNobodyElse),
   ...endings('endings', {}),
   ...endings('endings-process', { isolation: 'process' }),
 ];

@@ -12,7 +12,9 @@ const IN_THREAD = { preflight: false };
 const IN_PROCESS = { preflight: false, isolation: 'process' };
 
 /** Long enough for a busy machine to start a child process and come to the hang. */
-const HANG_MS = 2500;
+const HANG_MS = 4000;
+/** What cannot succeed need not be waited for as long. */
+const BLOCKED_MS = 1000;
 
 /** What a fault comes to in each column. */
 interface Outcomes {
@@ -247,18 +249,21 @@ const placeCells = PLACES.flatMap((bad) => {
   const env = { CHANGEOVER_TEST_FAULT: bad.fault };
   const hangs = bad.fault.startsWith('sleep');
   const load = { env, ...(hangs ? { loadTimeoutMs: HANG_MS } : {}) };
-  const inLane = (options: Fields) =>
-    bad.when === 'coming'
-      ? { program: 'swap-in', args: { library: 'fault', load, after: hangs, options } }
+  const inLane = (options: Fields, expected: Expected) => {
+    const later = expected.said?.['later load'];
+    const laterMs = later === NOT_LOADED ? BLOCKED_MS : 60_000;
+    return bad.when === 'coming'
+      ? { program: 'swap-in', args: { library: 'fault', load, laterMs: later && laterMs, options } }
       : { program: 'swap-out', args: { library: 'fault', load, request: 'ok', options } };
+  };
   return cells(bad, {
     tried: {
       program: 'swap-in',
       args: { library: 'fault', load },
     },
     // Native code in a thread sees the environment of the host.
-    thread: { ...inLane(IN_THREAD), env },
-    process: inLane(IN_PROCESS),
+    thread: { ...inLane(IN_THREAD, bad.thread), env },
+    process: inLane(IN_PROCESS, bad.process),
   });
 });
 

@@ -122,7 +122,13 @@ async function runIn(scratch: string, cell: Cell): Promise<Result> {
   await noneLeft(cacheDir);
   child.stdout.destroy();
   child.stderr.destroy();
-  return { ...read(lines), exitCode, signal, stderr, copiesLeft: await copiesAfter(cacheDir) };
+  return {
+    ...read(lines),
+    exitCode,
+    signal,
+    stderr,
+    copiesLeft: cell.uid === undefined ? await copiesAfter(cacheDir) : 0,
+  };
 }
 
 /** What the program has said. */
@@ -171,7 +177,7 @@ async function noneLeft(cacheDir: string): Promise<void> {
   await eventually(holders, (count) => count === 0, 'no process has a copy mapped');
 }
 
-/** Another registry uses the cache directory: it sweeps what dead processes have left. */
+/** Another registry uses the cache directory: it sweeps what dead processes of the same user have left. */
 async function copiesAfter(cacheDir: string): Promise<number> {
   const registry = new HandlerRegistry({ cacheDir, threads: 1, preflight: false });
   await registry.loadFrom('next', fixture('echo'));
