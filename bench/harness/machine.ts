@@ -26,7 +26,8 @@ export function describeMachine(): Machine {
     cpu: cpus()[0]?.model.trim() ?? 'unknown',
     cores: availableParallelism(),
     memoryGiB: Math.round(totalmem() / 2 ** 30),
-    system: `${process.platform} ${process.arch} ${release()}`,
+    // The version alone: what builders append says nothing to others.
+    system: `${process.platform} ${process.arch} ${release().replace(/-.*/, '')}`,
     versions: Object.fromEntries(names.map((name) => [name, versionOf(name)])),
     commit: commit(),
   };

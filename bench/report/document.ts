@@ -84,7 +84,7 @@ function opening(
     : '';
   return [
     headlines.join(' '),
-    `Measured with Node ${machine.node} on ${machineText(machine)}; to repeat it: \`npm run bench -- --publish && npm run bench:report\` (about ten minutes). ` +
+    `Measured with Node ${machine.node} on ${machineText(machine)}; to repeat it: \`npm run bench -- --publish && npm run bench:report\` (about a quarter of an hour). ` +
       'Absolute numbers are this machine’s; ratios are within one run.',
     `Levels to reach: ${outcomes.map(({ node, reached, total }) => `${reached} of ${total} reached on Node ${node}`).join(', ')}.` +
       (missed.length === 0 ? '' : ` Missed:${why}`),
