@@ -32,7 +32,7 @@ for (const [what, context] of Object.entries({
 }
 
 test('what a toJSON or a getter takes away is not sent', (t) => {
-  const body = new Uint8Array(8).fill(7);
+  let body = new Uint8Array(8);
   const take = () => structuredClone(body.buffer, { transfer: [body.buffer] }).byteLength;
   for (const context of [
     { metadata: { toJSON: take } },
@@ -42,6 +42,8 @@ test('what a toJSON or a getter takes away is not sent', (t) => {
       },
     },
   ]) {
+    // What has been taken cannot be taken again; newer Nodes throw.
+    body = new Uint8Array(8).fill(7);
     const encoded = encodeRequest(context, body, LIMIT);
     t.is(encoded.byteLength, 0);
     t.is((encoded.body as Uint8Array).byteLength, 0);
