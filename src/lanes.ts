@@ -50,8 +50,10 @@ export type Refusal =
 
 /** What the lanes tell the version they belong to. */
 export interface LanesHooks {
-  /** Some requests have been completed. */
+  /** Some requests have been completed, to be collected soon. */
   doorbell(): void;
+  /** Collects what has been completed, now. */
+  collect(): void;
   /**
    * A lane's thread or process has ended; `slot` is the request it was running, or `NO_SLOT`, and `end` how the process ended, if it
    * had one. `expected` if it was killed here.
@@ -503,7 +505,7 @@ export class Lanes {
     // If the thread alone has died, the process does so in a moment, and nothing may be said to be gone before.
     this.#killProcess(lane);
     // What it had completed is answered as completed; only then is what is left of it cleared away.
-    this.#parts.hooks.doorbell();
+    this.#parts.hooks.collect();
     const slot = this.#parts.ring.bury(lane.index);
     if (slot !== NO_SLOT) this.#posted.delete(slot);
     this.#forget(lane);

@@ -208,6 +208,7 @@ export class Version implements LoadedHandler {
       cancelFlags,
       hooks: {
         doorbell: () => this.#dispatcher.doorbellRang(),
+        collect: () => this.#dispatcher.collect(),
         laneExited: (exit) => this.#laneExited(exit),
         laneStuck: (lane, fate) => report('laneStuck', { ...identity, lane, ...fate }),
         laneReplaced: (lane, by) => report('laneReplaced', { ...identity, lane, by }),
