@@ -18,7 +18,6 @@ export class CrashLoop {
   readonly #limit: number;
   #state: CrashLoopState = 'closed';
   #inRow = 0;
-  #answeredBefore = 0;
 
   /** `limit` is how many lanes must be lost in a row. */
   constructor(limit: number) {
@@ -34,13 +33,8 @@ export class CrashLoop {
     return this.#inRow;
   }
 
-  /**
-   * A lane is lost. `answered` is how many requests the lanes have answered so far. Returns how long to wait before another is started, in
-   * milliseconds: nothing the first time.
-   */
-  lost(answered: number): number {
-    if (answered !== this.#answeredBefore) this.#inRow = 0;
-    this.#answeredBefore = answered;
+  /** A lane is lost. Returns how long to wait before another is started, in milliseconds: nothing the first time. */
+  lost(): number {
     this.#inRow += 1;
     if (this.#inRow >= this.#limit || this.#state === 'half-open') this.#state = 'open';
     if (this.#inRow === 1) return 0;
@@ -52,9 +46,11 @@ export class CrashLoop {
     if (this.#state === 'open') this.#state = 'half-open';
   }
 
-  /** A request has been answered. */
-  answered(): void {
+  /** A request has been answered. Returns whether that was the end of a loop. */
+  answered(): boolean {
+    const ended = this.#state !== 'closed';
     this.#state = 'closed';
     this.#inRow = 0;
+    return ended;
   }
 }

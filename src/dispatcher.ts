@@ -67,7 +67,7 @@ export interface DispatcherHooks {
   callStuck(lane: number, slot: number): void;
   /** An abandoned call has returned. */
   callReturned(lane: number): void;
-  /** A handler has answered. */
+  /** A handler has answered, in whatever way, and whether or not somebody still waited. */
   handlerAnswered(): void;
   /** Takes the large response that a lane has posted for a slot. */
   takePosted(lane: number, slot: number): ArrayBuffer;
@@ -169,7 +169,6 @@ export class Dispatcher {
   /** Whether a native call has lately been short enough for a watch, and no watch has been in vain since. */
   #watchPays = false;
   readonly #watchPolicy = new WatchPolicy();
-  #handlerAnswers = 0;
   /** Makes the error that every request is refused with; null while they are accepted. */
   #refusal: (() => ShedError) | null = null;
   readonly #totals: OutcomeTotals = {
@@ -354,13 +353,8 @@ export class Dispatcher {
   /** A call that was abandoned has come back. */
   #returned(pending: Pending, hasRun: boolean): void {
     this.#abandoned -= 1;
-    if (hasRun) this.#handlerHasAnswered();
+    if (hasRun) this.#hooks.handlerAnswered();
     this.#hooks.callReturned(this.#ring.laneOf(pending.slot));
-  }
-
-  #handlerHasAnswered(): void {
-    this.#handlerAnswers += 1;
-    this.#hooks.handlerAnswered();
   }
 
   #vacate(pending: Pending): void {
@@ -388,7 +382,7 @@ export class Dispatcher {
       this.#timedOut(pending, 'queued');
       return;
     }
-    this.#handlerHasAnswered();
+    this.#hooks.handlerAnswered();
     this.#watchPays ||= ranMs <= WATCH_MS;
     this.#queueLatency.record(queuedMs, finishedMs);
     this.#runLatency.record(ranMs, finishedMs);
@@ -509,11 +503,6 @@ export class Dispatcher {
   /** Accepts requests again: there is a lane. */
   accept(): void {
     this.#refusal = null;
-  }
-
-  /** Requests that a handler has answered, in whatever way, and whether or not somebody still waited. */
-  get handlerAnswers(): number {
-    return this.#handlerAnswers;
   }
 
   /** Every request there is, as a list of its own: what is done to one may move others. */

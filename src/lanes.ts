@@ -67,8 +67,6 @@ export interface LanesHooks {
   crashLoopEnded(): void;
   /** Requests are refused from now on, or taken again. */
   refusalChanged(refusal: Refusal | null): void;
-  /** How many requests the lanes have answered so far. */
-  answered(): number;
 }
 
 /** How a lane ended. */
@@ -342,10 +340,9 @@ export class Lanes {
     else this.#dismiss(worn);
   }
 
-  /** A request was answered while lanes crashed in a row. */
+  /** A handler has answered. */
   requestAnswered(): void {
-    if (this.#crashLoop.state === 'closed') return;
-    this.#crashLoop.answered();
+    if (!this.#crashLoop.answered()) return;
     this.#parts.hooks.crashLoopEnded();
     this.#startMissing(null);
     this.#updateRefusal();
@@ -534,8 +531,7 @@ export class Lanes {
   #lost(lane: Lane, crashed: boolean): void {
     lane.state = 'gone';
     const { hooks } = this.#parts;
-    const delayMs =
-      crashed && this.#phase === 'serving' ? this.#crashLoop.lost(hooks.answered()) : 0;
+    const delayMs = crashed && this.#phase === 'serving' ? this.#crashLoop.lost() : 0;
     if (delayMs > 0) this.#startMissingLater(delayMs);
     else this.#startMissing(lane.killed ? lane : null);
     if (crashed && this.#crashLoop.state === 'open') {

@@ -218,7 +218,6 @@ export class Version implements LoadedHandler {
           report('crashLoop', { ...identity, crashes, retryMs, error }),
         crashLoopEnded: () => report('crashLoopEnded', { ...identity }),
         refusalChanged: (refusal) => this.#refuse(refusal),
-        answered: () => this.#dispatcher.handlerAnswers,
       },
     });
   }

@@ -114,7 +114,7 @@ class Lane {
 
   /** Its thread ends, and another takes its place. */
   die(): void {
-    this.#parts.hooks.doorbell();
+    this.#parts.hooks.collect();
     const slot = this.#parts.ring.bury(0);
     this.running = NO_SLOT;
     const cause = new Error('died');
