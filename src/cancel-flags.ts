@@ -3,7 +3,7 @@
  * can neither read nor break what is not its own: of each slot it sees this one word, and only to read.
  */
 
-import { writeSync } from 'node:fs';
+import { closeSync, writeSync } from 'node:fs';
 
 const WORD_BYTES = Int32Array.BYTES_PER_ELEMENT;
 const RAISED = new Uint8Array(Int32Array.of(1).buffer);
@@ -14,21 +14,21 @@ export class CancelFlags {
   readonly descriptor: number;
   readonly byteLength: number;
 
-  /** Gives the memory back. Every process must have ended. */
-  readonly close: () => void;
-
-  private constructor(descriptor: number, byteLength: number, close: () => void) {
+  private constructor(descriptor: number, byteLength: number) {
     this.descriptor = descriptor;
     this.byteLength = byteLength;
-    this.close = close;
   }
 
   /** Flags for `slots` slots, all lowered. */
   static async create(slots: number): Promise<CancelFlags> {
-    const { close, createMemory } = await import('../workers/process/posix.js');
+    const { createMemory } = await import('../workers/process/posix.js');
     const byteLength = slots * WORD_BYTES;
-    const descriptor = createMemory('changeover-cancel', byteLength);
-    return new CancelFlags(descriptor, byteLength, () => close(descriptor));
+    return new CancelFlags(createMemory('changeover-cancel', byteLength), byteLength);
+  }
+
+  /** Gives the memory back. Every process must have ended. */
+  close(): void {
+    closeSync(this.descriptor);
   }
 
   /** A write to memory: it takes a microsecond and never blocks. */

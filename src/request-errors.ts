@@ -16,6 +16,7 @@ import {
   type TimeoutPhase,
 } from './errors.js';
 import type { ProcessEnd } from './lane-protocol.js';
+import { messageOf } from './library/system-errors.js';
 import type { Isolation, ResolvedEndpointOptions } from './options.js';
 
 /** Which version of which endpoint: goes into every error and event. */
@@ -178,7 +179,7 @@ export function laneExited(
 
 /** How a lane ended, in words. */
 export function describeEnd(cause: unknown, end: ProcessEnd | null): string {
-  if (end === null) return cause instanceof Error ? cause.message : String(cause);
+  if (end === null) return messageOf(cause);
   const { signal, exitCode, reason } = end;
   const how =
     signal !== null ? `by ${signal}` : exitCode !== null ? `with exit code ${exitCode}` : null;
@@ -190,7 +191,7 @@ export function crashLoop(
   crashes: number,
   cause: unknown,
 ): CrashLoopError {
-  const last = cause instanceof Error ? cause.message : String(cause);
+  const last = messageOf(cause);
   return new CrashLoopError(
     crashes,
     `${crashes} lanes of '${identity.endpoint}' were lost in a row, and none of them had answered a request; the last one: ${last}. A new one is tried from time to time; fix the handler and swap it`,

@@ -6,9 +6,8 @@
 import { spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
-import { constants } from 'node:os';
 import type { Readable, Writable } from 'node:stream';
-import type { PosixSpawn } from '../workers/posix-spawn.js';
+import type { ProcessExit } from '../workers/posix-spawn.js';
 import { deferred } from './deferred.js';
 
 export interface ChildRequest {
@@ -16,8 +15,6 @@ export interface ChildRequest {
   args: readonly string[];
   env: Readonly<Record<string, string>>;
 }
-
-export type ChildExit = { exitCode: number } | { signal: NodeJS.Signals };
 
 /** A process that was started, and its pipes. Its standard output goes nowhere. */
 export interface StartedChild {
@@ -27,7 +24,7 @@ export interface StartedChild {
   /** What it writes to descriptor 3. */
   readonly messages: Readable;
   /** Resolves when the process has ended. */
-  readonly exited: Promise<ChildExit>;
+  readonly exited: Promise<ProcessExit>;
   kill(signal: NodeJS.Signals): void;
 }
 
@@ -39,9 +36,10 @@ const LOOK_SOON_MS = 1;
 /** @throws {Error} if there can be no process; `code` is the system's. */
 export async function startChild(request: ChildRequest): Promise<StartedChild> {
   if (process.platform !== 'linux') return startWithNode(request);
-  const { bindSpawn } = await import('../workers/native-library.js');
-  return startWithPosix(request, bindSpawn());
+  return startWithPosix(request, await import('../workers/posix-spawn.js'));
 }
+
+type PosixSpawn = typeof import('../workers/posix-spawn.js');
 
 function startWithPosix({ file, args, env }: ChildRequest, posix: PosixSpawn): StartedChild {
   // Ends that are given to the child, and closed here whatever happens.
@@ -57,7 +55,7 @@ function startWithPosix({ file, args, env }: ChildRequest, posix: PosixSpawn): S
   let pid: number;
   try {
     const descriptors = [pipe('to'), null, pipe('from'), pipe('from')];
-    pid = posix.start({ file, args, env, descriptors });
+    pid = posix.startProcess({ file, args, env, descriptors });
   } catch (error) {
     for (const descriptor of ours) closeSync(descriptor);
     throw error;
@@ -82,7 +80,7 @@ function startWithPosix({ file, args, env }: ChildRequest, posix: PosixSpawn): S
 
 /** Looks for the process's end: at once when it has closed its messages, and now and then if something keeps them open. */
 function reaped(posix: PosixSpawn, pid: number, messages: Readable) {
-  const { promise: exited, resolve } = deferred<ChildExit>();
+  const { promise: exited, resolve } = deferred<ProcessExit>();
   let over = false;
   let timer: NodeJS.Timeout;
   const look = (againMs: number) => {
@@ -94,17 +92,11 @@ function reaped(posix: PosixSpawn, pid: number, messages: Readable) {
       return;
     }
     over = true;
-    resolve('signal' in end ? { signal: signalName(end.signal) } : end);
+    resolve(end);
   };
   timer = setTimeout(look, LOOK_MS, LOOK_MS);
   messages.once('close', () => look(LOOK_SOON_MS));
   return { exited, isOver: () => over };
-}
-
-function signalName(number: number): NodeJS.Signals {
-  const known = Object.entries(constants.signals).find(([, value]) => value === number);
-  // Real-time signals have no name in Node.
-  return (known?.[0] ?? `SIG${number}`) as NodeJS.Signals;
 }
 
 function startWithNode({ file, args, env }: ChildRequest): Promise<StartedChild> {
@@ -113,7 +105,7 @@ function startWithNode({ file, args, env }: ChildRequest): Promise<StartedChild>
     stdio: ['pipe', 'ignore', 'pipe', 'pipe'],
     windowsHide: true,
   });
-  const { promise: exited, resolve: exit } = deferred<ChildExit>();
+  const { promise: exited, resolve: exit } = deferred<ProcessExit>();
   child.once('exit', (exitCode, signal) => {
     exit(signal === null ? { exitCode: exitCode ?? 0 } : { signal });
   });

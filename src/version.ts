@@ -18,6 +18,7 @@ import type { HandlerInfo } from './lane-protocol.js';
 import { type LaneCounts, type LaneExit, Lanes, type Refusal } from './lanes.js';
 import { isMapped } from './library/mappings.js';
 import type { PrivateCopy } from './library/store.js';
+import { messageOf } from './library/system-errors.js';
 import { type Isolation, MAX_TIMER_MS, type ResolvedEndpointOptions } from './options.js';
 import type { PreflightReport } from './preflight/preflight.js';
 import { RegionTable } from './regions.js';
@@ -451,7 +452,7 @@ export class Version implements LoadedHandler {
     try {
       await this.#dismantle();
     } catch (error) {
-      reason = error instanceof Error ? error.message : String(error);
+      reason = messageOf(error);
     }
     const mapped = await isMapped(this.#copy.path);
     this.#state = step(this.#state, 'retired');

@@ -7,6 +7,7 @@
  */
 
 import type { LaneMessage, LaneTask, ProcessEnd } from '../src/lane-protocol.js';
+import { messageOf } from '../src/library/system-errors.js';
 import { NOTHING, RingConsumer } from '../src/ring/consumer.js';
 import { PeerGone } from './process/channel.js';
 import type { LaneProcess } from './process/lane-process.js';
@@ -112,5 +113,5 @@ function explain(end: ProcessEnd, failure: unknown): ProcessEnd {
   }
   // What is the end of the connection is told by the end of the process.
   if (failure === null || failure instanceof PeerGone) return end;
-  return { ...end, reason: failure instanceof Error ? failure.message : String(failure) };
+  return { ...end, reason: messageOf(failure) };
 }

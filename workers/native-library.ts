@@ -9,7 +9,7 @@
 import { existsSync } from 'node:fs';
 import koffi, { type LibraryHandle, type TypeObject } from 'koffi';
 import type { HandlerInfo, LoadFailure } from '../src/lane-protocol.js';
-import { PosixSpawn } from './posix-spawn.js';
+import { messageOf } from '../src/library/system-errors.js';
 
 /** The version in include/handler.h. */
 export const ABI_VERSION = 1;
@@ -18,24 +18,12 @@ export const ABI_VERSION = 1;
 export const loadCRuntime = (): LibraryHandle =>
   koffi.load(process.platform === 'win32' ? 'ucrtbase.dll' : null);
 
-/** What went wrong in the last call of a C function, as a name such as `EMFILE`. */
-export function lastSystemError(): string {
-  const number = koffi.errno();
-  const known = Object.entries(koffi.os.errno).find(([, value]) => value === number);
-  return known?.[0] ?? `errno ${number}`;
-}
+/** What went wrong in the last call of a C function, as errno(3) numbers it. */
+export const lastErrno = (): number => koffi.errno();
 
 /** A function that ends the process at once, without waiting for threads that are stuck in native code. */
 export function bindExit(): (code: number) => void {
   return loadCRuntime().func('_exit', 'void', ['int']);
-}
-
-let spawning: PosixSpawn | null = null;
-
-/** posix_spawn and what goes with it. On Linux. */
-export function bindSpawn(): PosixSpawn {
-  spawning ??= new PosixSpawn(loadCRuntime(), () => koffi.errno());
-  return spawning;
 }
 
 /** The signal is in prctl(2); Linux's alone. */
@@ -75,7 +63,8 @@ export class NativeMemory {
   /** Copies `length` bytes from one address to another; the two places may overlap. */
   readonly copy: (to: number, from: number, length: number) => void;
   readonly #mincore: ((address: number, length: number, pages: Uint8Array) => number) | null;
-  readonly #pageBytes: number;
+  /** Bytes of a page of memory; 0 where nobody asks. */
+  readonly pageBytes: number;
   /** What mincore(2) answers; it is only looked at whether it does. */
   #pages = new Uint8Array(64);
   readonly #moveViews: (to: Uint8Array, from: Uint8Array, length: number) => number;
@@ -88,7 +77,7 @@ export class NativeMemory {
     const runtime = loadCRuntime();
     this.copy = runtime.func('memmove', 'void', ['uintptr_t', 'uintptr_t', 'size_t']);
     const isLinux = process.platform === 'linux';
-    this.#pageBytes = isLinux ? runtime.func('getpagesize', 'int', [])() : 0;
+    this.pageBytes = isLinux ? runtime.func('getpagesize', 'int', [])() : 0;
     this.#mincore = isLinux
       ? runtime.func('mincore', 'int', ['uintptr_t', 'size_t', 'uint8_t *'])
       : null;
@@ -108,9 +97,9 @@ export class NativeMemory {
   isMapped(address: number, length: number): boolean {
     if (!Number.isSafeInteger(address + length)) return false;
     if (this.#mincore === null || length === 0) return true;
-    const start = address - (address % this.#pageBytes);
+    const start = address - (address % this.pageBytes);
     const bytes = address + length - start;
-    const count = Math.ceil(bytes / this.#pageBytes);
+    const count = Math.ceil(bytes / this.pageBytes);
     if (this.#pages.length < count) this.#pages = new Uint8Array(count);
     // Any other error, such as that of a sandbox which forbids the call, says nothing about the memory.
     return this.#mincore(start, bytes, this.#pages) === 0 || koffi.errno() !== ENOMEM;
@@ -234,7 +223,7 @@ function openLibrary(path: string): LibraryHandle {
     // zlib and OpenSSL among them.
     return koffi.load(path, { deep: true });
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
+    const message = messageOf(error);
     const missing =
       /cannot open shared object file|undefined symbol|symbol not found|Library not loaded/i;
     throw new LibraryRefused({

@@ -8,6 +8,7 @@
 
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { listsFile } from '../src/library/mappings.js';
+import { messageOf } from '../src/library/system-errors.js';
 import {
   MESSAGES_FD,
   type PreflightMessage,
@@ -151,7 +152,7 @@ try {
   run(task, body);
 } catch (error) {
   if (error instanceof LibraryRefused) tell({ type: 'refused', failure: error.failure });
-  else tell({ type: 'failed', message: error instanceof Error ? error.message : String(error) });
+  else tell({ type: 'failed', message: messageOf(error) });
 }
 // Not left to the event loop: a library may have put something there that keeps it alive.
 process.exit(0);

@@ -1,6 +1,7 @@
 /** What a command of the CLI is. */
 
 import { type ParseArgsConfig, parseArgs } from 'node:util';
+import { messageOf } from '../library/system-errors.js';
 
 export interface Command {
   /** One line for the list of commands. */
@@ -22,7 +23,7 @@ export function parse<T extends ParseArgsConfig>(config: T): ReturnType<typeof p
   try {
     return parseArgs(config);
   } catch (cause) {
-    const message = cause instanceof Error ? cause.message : String(cause);
+    const message = messageOf(cause);
     throw new UsageError(message, { cause });
   }
 }

@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { InvalidOptionError } from '../errors.js';
 import { inspect } from '../inspect/inspect.js';
 import { formatInspection } from '../inspect/report.js';
+import { messageOf } from '../library/system-errors.js';
 import { type Command, parse, UsageError } from './command.js';
 
 const EXIT_REFUSED = 1;
@@ -69,7 +70,7 @@ async function requestIn(path: string): Promise<Buffer> {
   try {
     return await readFile(path);
   } catch (cause) {
-    const message = cause instanceof Error ? cause.message : String(cause);
+    const message = messageOf(cause);
     throw new UsageError(`the self-test cannot be read: ${message}`, { cause });
   }
 }

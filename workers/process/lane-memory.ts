@@ -14,6 +14,8 @@
  */
 
 import { ROOM_BYTES } from '../../src/ring/layout.js';
+import type { NativeMemory } from '../native-library.js';
+import { mapMemory } from './posix.js';
 
 const LINE_WORDS = 16;
 
@@ -96,6 +98,24 @@ export function laneMemoryLayout(maxPayloadBytes: number): LaneMemoryLayout {
 
 function roundUp(bytes: number): number {
   return Math.ceil(bytes / UNIT_BYTES) * UNIT_BYTES;
+}
+
+/** Maps a descriptor's memory, on either side. */
+export function mapLaneMemory(
+  native: NativeMemory,
+  descriptor: number,
+  maxPayloadBytes: number,
+): LaneMemory {
+  const layout = laneMemoryLayout(maxPayloadBytes);
+  const { bytes, address } = mapMemory(native, descriptor, layout.totalBytes);
+  const { buffer } = bytes;
+  return {
+    layout,
+    words: new Int32Array(buffer, 0, layout.contextAt / Int32Array.BYTES_PER_ELEMENT),
+    doubles: new Float64Array(buffer, 0, layout.contextAt / Float64Array.BYTES_PER_ELEMENT),
+    bytes,
+    address,
+  };
 }
 
 /** The memory as both sides see it. */

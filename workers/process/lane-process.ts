@@ -2,19 +2,25 @@
  * A lane's process, as its lane sees it: started, waited for, ended, and never left behind.
  */
 
-import { type ChildProcess, spawn } from 'node:child_process';
+import { strict as assert } from 'node:assert';
 import { closeSync, openSync, readSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { HandlerInfo, LaneTask, LoadFailure, ProcessEnd } from '../../src/lane-protocol.js';
+import { messageOf } from '../../src/library/system-errors.js';
 import { childEnv } from '../../src/preflight/env.js';
+import { close } from '../c-functions.js';
 import type { NativeMemory } from '../native-library.js';
+import { reap, startProcess } from '../posix-spawn.js';
 import { Channel } from './channel.js';
-import { DOUBLE, type LaneMemory, laneMemoryLayout, TURN } from './lane-memory.js';
-import * as posix from './posix.js';
+import { DOUBLE, type LaneMemory, laneMemoryLayout, mapLaneMemory, TURN } from './lane-memory.js';
+import { createMemory, socketPair, unmapMemory } from './posix.js';
 import type { ProgramTask } from './program-task.js';
 
 const program = fileURLToPath(new URL('./program.js', import.meta.url));
+
+/** How often it is looked whether a process that should end has ended. */
+const LOOK_MS = 1;
 
 const decoder = new TextDecoder();
 
@@ -24,31 +30,30 @@ export class ProtocolError extends Error {}
 export class LaneProcess {
   readonly channel: Channel;
   readonly memory: LaneMemory;
-  readonly #child: ChildProcess;
+  /** 0 if it could not be started. */
+  readonly pid: number;
+  readonly #native: NativeMemory;
   readonly #socket: number;
   /** /proc/<pid>/statm, or null where there is none. */
   readonly #statm: number | null;
-  readonly #ended: Promise<ProcessEnd>;
+  readonly #onEnd: () => void;
+  /** Null while it runs, as far as it was looked. */
+  #end: ProcessEnd | null = null;
 
   /** Starts it. `onEnd` is called as soon as its process id may be used again. */
   constructor(task: LaneTask, native: NativeMemory, onEnd: () => void) {
     if (task.process === null) throw new TypeError('the task is for a thread');
-    const layout = laneMemoryLayout(task.maxPayloadBytes);
+    this.#native = native;
+    this.#onEnd = onEnd;
     const { name, cancelFlags, env } = task.process;
-    const memoryFd = posix.createMemory('changeover-lane', layout.totalBytes);
+    const { totalBytes } = laneMemoryLayout(task.maxPayloadBytes);
+    const memoryFd = createMemory('changeover-lane', totalBytes);
     // The process has its own once it runs.
     const opened = [memoryFd];
     let socket: number | null = null;
     try {
-      const { bytes, address } = posix.mapMemory(native, memoryFd, layout.totalBytes);
-      this.memory = {
-        layout,
-        bytes,
-        address,
-        words: new Int32Array(bytes.buffer, 0, layout.contextAt / 4),
-        doubles: new Float64Array(bytes.buffer, 0, layout.contextAt / 8),
-      };
-      const [near, far] = posix.socketPair();
+      this.memory = mapLaneMemory(native, memoryFd, task.maxPayloadBytes);
+      const [near, far] = socketPair();
       opened.push(far);
       socket = near;
       this.channel = new Channel('host', this.memory.words, near);
@@ -60,39 +65,39 @@ export class LaneProcess {
         stackBytes: task.stackBytes,
         cancelFlagsBytes: cancelFlags.byteLength,
       };
-      this.#child = spawn(
-        process.execPath,
-        // One thread of V8's own is plenty, and the process is there a few milliseconds earlier.
-        ['--v8-pool-size=1', program, JSON.stringify(programTask)],
-        // In the order of program-task.ts. Output of the handler goes where a thread's would.
-        {
-          env: childEnv(env),
-          stdio: ['ignore', 'inherit', 'inherit', far, memoryFd, cancelFlags.descriptor],
-        },
-      );
+      // In the order of program-task.ts. Output of the handler goes where a thread's would.
+      const descriptors = [null, 1, 2, far, memoryFd, cancelFlags.descriptor];
+      this.pid = this.#start(programTask, childEnv(env), descriptors);
     } catch (error) {
-      if (socket !== null) posix.close(socket);
+      if (socket !== null) close(socket);
       throw error;
     } finally {
-      for (const descriptor of opened) posix.close(descriptor);
+      for (const descriptor of opened) close(descriptor);
     }
     this.#socket = socket;
-    this.#ended = new Promise((resolve) => {
-      this.#child.once('error', ({ message: reason }) => {
-        // Of a process that runs, it would be that it cannot be killed.
-        if (this.#child.pid === undefined) resolve({ exitCode: null, signal: null, reason });
-      });
-      this.#child.once('exit', (exitCode, signal) => {
-        onEnd();
-        resolve({ exitCode, signal, reason: null });
-      });
-    });
-    this.#statm = openStatm(this.#child.pid);
+    this.#statm = openStatm(this.pid);
+    // Also binds what looking needs, while this thread must not be terminated anyway.
+    this.#look();
   }
 
-  /** 0 if it could not be started. */
-  get pid(): number {
-    return this.#child.pid ?? 0;
+  /** Returns its id; 0 if there can be no process, which is then how it ended. */
+  #start(
+    task: ProgramTask,
+    env: Record<string, string>,
+    descriptors: readonly (number | null)[],
+  ): number {
+    try {
+      return startProcess({
+        file: process.execPath,
+        // One thread of V8's own is plenty, and the process is there a few milliseconds earlier.
+        args: ['--v8-pool-size=1', program, JSON.stringify(task)],
+        env,
+        descriptors,
+      });
+    } catch (error) {
+      this.#end = { exitCode: null, signal: null, reason: messageOf(error) };
+      return 0;
+    }
   }
 
   /**
@@ -125,7 +130,7 @@ export class LaneProcess {
     try {
       const length = readSync(this.#statm, text, 0, text.length, 0);
       // Columns: proc_pid_statm(5). A process that has ended and was not waited for has zeros.
-      return Number(text.toString('latin1', 0, length).split(' ')[1]) * posix.pageBytes();
+      return Number(text.toString('latin1', 0, length).split(' ')[1]) * this.#native.pageBytes;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ESRCH') return 0;
       throw error;
@@ -135,10 +140,7 @@ export class LaneProcess {
   /** Asks it to shut the library down and end, and kills it if that takes longer than `timeoutMs`. */
   async stop(timeoutMs: number): Promise<ProcessEnd> {
     this.channel.pass(TURN.STOP);
-    const late = new AbortController();
-    const timer = delay(timeoutMs, null, { signal: late.signal }).catch(() => null);
-    const end = await Promise.race([this.#ended, timer]);
-    late.abort();
+    const end = await this.#ended(performance.now() + timeoutMs);
     if (end !== null) return end;
     return {
       ...(await this.kill()),
@@ -148,20 +150,41 @@ export class LaneProcess {
 
   /** Ends it whatever it does. What it has died of before is what is reported. */
   async kill(): Promise<ProcessEnd> {
-    this.#child.kill('SIGKILL');
-    return this.#ended;
+    // Until it has been looked at, its id is its own, also if it has ended.
+    if (this.#look() === null) process.kill(this.pid, 'SIGKILL');
+    const end = await this.#ended(Number.POSITIVE_INFINITY);
+    assert(end !== null, 'what is killed ends');
+    return end;
+  }
+
+  /** How it ended; null if it goes on until `deadlineMs`. */
+  async #ended(deadlineMs: number): Promise<ProcessEnd | null> {
+    for (;;) {
+      const end = this.#look();
+      if (end !== null || performance.now() > deadlineMs) return end;
+      await delay(LOOK_MS);
+    }
+  }
+
+  #look(): ProcessEnd | null {
+    if (this.#end !== null) return this.#end;
+    const exit = reap(this.pid);
+    if (exit === null) return null;
+    this.#onEnd();
+    this.#end = { exitCode: null, signal: null, reason: null, ...exit };
+    return this.#end;
   }
 
   /** Gives back what it took here. The process must have ended. */
   release(): void {
-    posix.close(this.#socket);
+    close(this.#socket);
     if (this.#statm !== null) closeSync(this.#statm);
-    posix.unmapMemory(this.memory.address, this.memory.layout.totalBytes);
+    unmapMemory(this.memory.address, this.memory.layout.totalBytes);
   }
 }
 
-function openStatm(pid: number | undefined): number | null {
-  if (pid === undefined) return null;
+function openStatm(pid: number): number | null {
+  if (pid === 0) return null;
   try {
     return openSync(`/proc/${pid}/statm`, 'r');
   } catch {

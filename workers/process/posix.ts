@@ -6,7 +6,8 @@
 import { strict as assert } from 'node:assert';
 import { ftruncateSync } from 'node:fs';
 import { reserveShared } from '../../src/shared-memory.js';
-import { lastSystemError, loadCRuntime, type NativeMemory } from '../native-library.js';
+import { bind, checked, close } from '../c-functions.js';
+import type { NativeMemory } from '../native-library.js';
 
 const PROT_READ = 1;
 const PROT_WRITE = 2;
@@ -19,19 +20,6 @@ const MFD_CLOEXEC = 1;
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const SOCK_CLOEXEC = 0x80000;
-const SC_PAGESIZE = 30;
-
-/** Bound at first use, once a thread: `NativeMemory` must come first, koffi wants to know its stack size before it loads anything. */
-const bound = new Map<string, unknown>();
-
-function bind<F>(name: string, result: string, parameters: string[]): F {
-  let call = bound.get(name);
-  if (call === undefined) {
-    call = loadCRuntime().func(name, result, parameters);
-    bound.set(name, call);
-  }
-  return call as F;
-}
 
 type Mmap = (
   address: number,
@@ -44,15 +32,6 @@ type Mmap = (
 
 const mmap: Mmap = (...args) =>
   bind<Mmap>('mmap', 'uintptr_t', ['uintptr_t', 'size_t', 'int', 'int', 'int', 'int64_t'])(...args);
-
-function checked(what: string, succeeded: boolean): void {
-  if (!succeeded) throw new Error(`${what}: ${lastSystemError()}`);
-}
-
-/** Closes a descriptor that was made here: Node warns if one is closed in a worker that it did not open there. */
-export function close(descriptor: number): void {
-  checked('close', bind<(descriptor: number) => number>('close', 'int', ['int'])(descriptor) === 0);
-}
 
 /** A descriptor of zeroed memory of that size, which no other program inherits. It costs what is touched. */
 export function createMemory(name: string, byteLength: number): number {
@@ -82,7 +61,7 @@ export function mapMemory(
 ): { bytes: Uint8Array; address: number } {
   const bytes = new Uint8Array(reserveShared(byteLength), 0, byteLength);
   const address = native.addressOf(bytes);
-  assert(address % pageBytes() === 0, 'V8 reserves whole pages');
+  assert(address % native.pageBytes === 0, 'V8 reserves whole pages');
   const flags = MAP_SHARED | MAP_FIXED;
   const mapped = mmap(address, byteLength, PROT_READ | PROT_WRITE, flags, descriptor, 0);
   checked('mmap', mapped === address);
@@ -140,9 +119,4 @@ export function endWithThisThread(code: number): void {
   // These two return their error instead of leaving it in errno.
   assert.equal(createKey(key, exit), 0, 'a thread-specific key could be had');
   assert.equal(setData(key[0] ?? 0, code), 0, 'a thread-specific key could be set');
-}
-
-/** Bytes of a page of memory. */
-export function pageBytes(): number {
-  return bind<(name: number) => number>('sysconf', 'long', ['int'])(SC_PAGESIZE);
 }

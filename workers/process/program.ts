@@ -18,7 +18,7 @@ import {
 } from '../native-library.js';
 import { ResponseWindow, windowBytes } from '../response-window.js';
 import { Channel, PeerGone } from './channel.js';
-import { DOUBLE, type LaneMemory, laneMemoryLayout, TURN, WORD } from './lane-memory.js';
+import { DOUBLE, mapLaneMemory, TURN, WORD } from './lane-memory.js';
 import * as posix from './posix.js';
 import {
   CANCEL_FLAGS_FD,
@@ -43,7 +43,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal
 endWithParent(task.hostPid);
 posix.endWithThisThread(THREAD_ENDED_CODE);
 
-const memory = mapLaneMemory();
+const memory = mapLaneMemory(native, MEMORY_FD, task.maxPayloadBytes);
 const cancelFlags = posix.mapForReading(CANCEL_FLAGS_FD, task.cancelFlagsBytes);
 closeSync(MEMORY_FD);
 closeSync(CANCEL_FLAGS_FD);
@@ -55,18 +55,6 @@ try {
   if (!(error instanceof PeerGone)) throw error;
 }
 exit(0);
-
-function mapLaneMemory(): LaneMemory {
-  const layout = laneMemoryLayout(task.maxPayloadBytes);
-  const { bytes, address } = posix.mapMemory(native, MEMORY_FD, layout.totalBytes);
-  return {
-    layout,
-    bytes,
-    address,
-    words: new Int32Array(bytes.buffer, 0, layout.contextAt / 4),
-    doubles: new Float64Array(bytes.buffer, 0, layout.contextAt / 8),
-  };
-}
 
 function run(): void {
   const library = open();
