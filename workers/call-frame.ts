@@ -81,13 +81,7 @@ export class CallFrame {
 
   /** A context without request, for `handler_init`: nothing to say, and never cancelled. */
   setEmptyContext(): void {
-    this.setUncancelledContext(this.#empty, 0, 0);
-  }
-
-  /** As `setContext`, for a request that nobody will cancel and that has no deadline. */
-  setUncancelledContext(strings: number, requestIdLength: number, metadataLength: number): void {
-    const never = Number.POSITIVE_INFINITY;
-    this.setContext(strings, requestIdLength, metadataLength, never, this.#empty);
+    this.setContext(this.#empty, 0, 0, Number.POSITIVE_INFINITY, this.#empty);
   }
 
   setRequest(address: number, length: number): void {

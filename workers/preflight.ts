@@ -15,8 +15,9 @@ import {
   type PreflightStep,
   type PreflightTask,
 } from '../src/preflight/protocol.js';
-import { contextBytes } from '../src/ring/layout.js';
+import { contextBytes, STATUS } from '../src/ring/layout.js';
 import { CallFrame } from './call-frame.js';
+import { NativeCall } from './native-call.js';
 import {
   ABI_VERSION,
   bindLifetime,
@@ -62,16 +63,15 @@ function run(task: PreflightTask, body: Buffer): void {
   const library = new NativeLibrary(task.libraryPath, () => begin('abi'));
   begin('info');
   tell({ type: 'info', info: library.info() });
+  const call = new NativeCall(memory, library, frame, window, task.maxPayloadBytes);
   begin('init');
-  frame.setEmptyContext();
-  window.offer();
-  const code = library.initialise(frame.context, frame.response);
+  const code = call.initialise();
   if (code !== 0) {
-    throw new LibraryRefused({ kind: 'init-failed', code, message: window.readMessage() });
+    throw new LibraryRefused({ kind: 'init-failed', code, message: call.readMessage() });
   }
   if (task.selfTest !== null) {
     begin('self-test');
-    selfTest(task.selfTest, body, task.maxPayloadBytes, { memory, frame, window, library });
+    selfTest(task.selfTest, body, task.maxPayloadBytes, memory, call);
   }
   begin('shutdown');
   library.shutDown();
@@ -89,39 +89,51 @@ function selfTest(
   lengths: NonNullable<PreflightTask['selfTest']>,
   body: Buffer,
   maxPayloadBytes: number,
-  native: {
-    memory: NativeMemory;
-    frame: CallFrame;
-    window: ResponseWindow;
-    library: NativeLibrary;
-  },
+  memory: NativeMemory,
+  call: NativeCall,
 ): void {
-  const { memory, frame, window, library } = native;
   const { requestIdLength, metadataLength, requestLength } = lengths;
   // Memory of its own, aligned as the ring's is.
   const bytes = new Uint8Array(body.length + 1);
   bytes.set(body);
   const address = memory.addressOf(bytes);
-  frame.setUncancelledContext(address, requestIdLength, metadataLength);
-  frame.setRequest(address + contextBytes(requestIdLength, metadataLength), requestLength);
-  window.offer();
+  const never = new Uint8Array(Int32Array.BYTES_PER_ELEMENT);
   const startedMs = performance.now();
-  const handlerCode = library.call(frame.context, frame.request, frame.response);
+  call.run(
+    0,
+    address,
+    requestIdLength,
+    metadataLength,
+    Number.POSITIVE_INFINITY,
+    memory.addressOf(never),
+    address + contextBytes(requestIdLength, metadataLength),
+    requestLength,
+  );
   const ranMs = performance.now() - startedMs;
-  const length = frame.responseLength;
-  const defect = window.defect(length);
-  if (handlerCode !== 0) {
-    tell({ type: 'self-test-failed', handlerCode, message: window.readMessage() });
-  } else if (defect !== null) {
-    tell({ type: 'self-test-failed', handlerCode, message: `its response is ${defect}` });
-  } else if (length > maxPayloadBytes) {
-    const message = `its response has ${length} bytes, and maxPayloadBytes is ${maxPayloadBytes}`;
-    tell({ type: 'self-test-failed', handlerCode, message });
-  } else {
-    const response = Buffer.from(window.read(length).buffer).toString('base64');
-    tell({ type: 'response', bytes: response, ranMs });
+  tell(outcomeOf(call, maxPayloadBytes, memory, ranMs));
+  call.release();
+}
+
+function outcomeOf(
+  call: NativeCall,
+  maxPayloadBytes: number,
+  memory: NativeMemory,
+  ranMs: number,
+): PreflightMessage {
+  const { code: handlerCode, status, defect, length } = call;
+  const failed = (message: string): PreflightMessage => ({
+    type: 'self-test-failed',
+    handlerCode,
+    message,
+  });
+  if (handlerCode !== 0) return failed(call.readMessage());
+  if (status === STATUS.INVALID_RESPONSE) return failed(`its response is ${defect}`);
+  if (status === STATUS.RESPONSE_TOO_LARGE) {
+    return failed(`its response has ${length} bytes, and maxPayloadBytes is ${maxPayloadBytes}`);
   }
-  if (defect === null && window.isOwn()) library.release?.(frame.response);
+  const response = new Uint8Array(length);
+  call.copyResponse(memory.addressOf(response));
+  return { type: 'response', bytes: Buffer.from(response.buffer).toString('base64'), ranMs };
 }
 
 /** The threads that the library has started and that have not ended. */
