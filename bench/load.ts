@@ -1,7 +1,8 @@
 /** `npm run bench -- --load`: a load test of a user's own handler. */
 
 import { exitProcess, HandlerError } from '../src/index.js';
-import { parseLoadOptions, UsageError, usage } from './load/options.js';
+import { UsageError } from './harness/command-line.js';
+import { parseLoadOptions, usage } from './load/options.js';
 import { hasPassed, reportText } from './load/report.js';
 import { runLoad } from './load/run.js';
 

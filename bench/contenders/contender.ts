@@ -35,5 +35,28 @@ export interface ContenderKind {
   start(setting: Setting): Promise<Contender>;
 }
 
+/** The signal that most pools want for a timeout. */
+export function signalOf({ timeoutMs }: CallOptions = {}): { signal?: AbortSignal } {
+  return timeoutMs === undefined ? {} : { signal: AbortSignal.timeout(timeoutMs) };
+}
+
 /** From here on, a buffer costs more to copy than to hand over. Measured: they meet between 8 and 32 KiB. */
 export const TRANSFER_FROM_BYTES = 16_384;
+
+/** A pool in the manner of Piscina, whose tasks have names and may hand buffers over. */
+interface NamingPool {
+  run(
+    task: Uint8Array,
+    options: { name: string; transferList?: ArrayBuffer[]; signal?: AbortSignal },
+  ): Promise<Uint8Array>;
+}
+
+/** Calls the worker's `moving`, and hands it a large request instead of having it copied. The caller keeps its own. */
+export function callMoving(pool: NamingPool): Contender['call'] {
+  return (request, options) => {
+    const task = { name: 'moving', ...signalOf(options) };
+    if (request.length < TRANSFER_FROM_BYTES) return pool.run(request, task);
+    const own = request.slice();
+    return pool.run(own, { ...task, transferList: [own.buffer] });
+  };
+}

@@ -1,7 +1,7 @@
 /** Piscina: https://github.com/piscinajs/piscina */
 
 import { FixedQueue, Piscina } from 'piscina';
-import { type Contender, type Setting, TRANSFER_FROM_BYTES } from './contender.js';
+import { type Contender, callMoving, type Setting, signalOf } from './contender.js';
 
 /** As it comes, but for the number of threads. */
 export async function startPiscina({ threads, maxQueue }: Setting): Promise<Contender> {
@@ -12,7 +12,7 @@ export async function startPiscina({ threads, maxQueue }: Setting): Promise<Cont
     ...(maxQueue === undefined ? {} : { maxQueue }),
   });
   return {
-    call: (request, { timeoutMs } = {}) => pool.run(request, withTimeout(timeoutMs)),
+    call: (request, options) => pool.run(request, signalOf(options)),
     close: () => pool.close(),
   };
 }
@@ -30,18 +30,7 @@ export async function startConfiguredPiscina(setting: Setting): Promise<Contende
     ...(maxQueue === undefined ? {} : { maxQueue }),
   });
   return {
-    call: (request, { timeoutMs } = {}) => {
-      const options = withTimeout(timeoutMs);
-      if (request.length < TRANSFER_FROM_BYTES)
-        return pool.run(request, { name: 'moving', ...options });
-      const own = request.slice();
-      return pool.run(own, { name: 'moving', transferList: [own.buffer], ...options });
-    },
+    call: callMoving(pool),
     close: () => pool.close(),
   };
-}
-
-/** A task that is aborted while it runs has its worker terminated; here no timeout is ever reached. */
-function withTimeout(timeoutMs: number | undefined): { signal?: AbortSignal } {
-  return timeoutMs === undefined ? {} : { signal: AbortSignal.timeout(timeoutMs) };
 }

@@ -2,7 +2,7 @@
 
 import { fileURLToPath } from 'node:url';
 import { FixedThreadPool, WorkerChoiceStrategies } from 'poolifier';
-import { type Contender, type Setting, TRANSFER_FROM_BYTES } from './contender.js';
+import { type Contender, type Setting, signalOf, TRANSFER_FROM_BYTES } from './contender.js';
 
 const script = fileURLToPath(new URL('./poolifier-worker.js', import.meta.url));
 
@@ -10,7 +10,7 @@ const script = fileURLToPath(new URL('./poolifier-worker.js', import.meta.url));
 export async function startPoolifier({ threads }: Setting): Promise<Contender> {
   const pool = new FixedThreadPool<Uint8Array, Uint8Array>(threads, script);
   return {
-    call: (request, { timeoutMs } = {}) => pool.execute(request, undefined, signalOf(timeoutMs)),
+    call: (request, options) => pool.execute(request, undefined, signalOf(options).signal),
     close: () => pool.destroy(),
   };
 }
@@ -25,16 +25,12 @@ export async function startConfiguredPoolifier(setting: Setting): Promise<Conten
     workerChoiceStrategy: WorkerChoiceStrategies.LEAST_USED,
   });
   return {
-    call: (request, { timeoutMs } = {}) => {
-      const signal = signalOf(timeoutMs);
+    call: (request, options) => {
+      const { signal } = signalOf(options);
       if (request.length < TRANSFER_FROM_BYTES) return pool.execute(request, undefined, signal);
       const own = request.slice();
       return pool.execute(own, undefined, signal, [own.buffer]);
     },
     close: () => pool.destroy(),
   };
-}
-
-function signalOf(timeoutMs: number | undefined): AbortSignal | undefined {
-  return timeoutMs === undefined ? undefined : AbortSignal.timeout(timeoutMs);
 }

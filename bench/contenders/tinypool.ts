@@ -1,7 +1,7 @@
 /** tinypool: https://github.com/tinylibs/tinypool */
 
 import { Tinypool } from 'tinypool';
-import { type Contender, type Setting, TRANSFER_FROM_BYTES } from './contender.js';
+import { type Contender, callMoving, type Setting, signalOf } from './contender.js';
 
 const filename = new URL('./tinypool-worker.js', import.meta.url).href;
 
@@ -9,7 +9,7 @@ const filename = new URL('./tinypool-worker.js', import.meta.url).href;
 export async function startTinypool({ threads }: Setting): Promise<Contender> {
   const pool = new Tinypool({ filename, minThreads: threads, maxThreads: threads });
   return {
-    call: (request, { timeoutMs } = {}) => pool.run(request, withTimeout(timeoutMs)),
+    call: (request, options) => pool.run(request, signalOf(options)),
     close: () => pool.destroy(),
   };
 }
@@ -24,17 +24,7 @@ export async function startConfiguredTinypool(setting: Setting): Promise<Contend
     concurrentTasksPerWorker: tasksPerThread,
   });
   return {
-    call: (request, { timeoutMs } = {}) => {
-      const options = withTimeout(timeoutMs);
-      if (request.length < TRANSFER_FROM_BYTES)
-        return pool.run(request, { name: 'moving', ...options });
-      const own = request.slice();
-      return pool.run(own, { name: 'moving', transferList: [own.buffer], ...options });
-    },
+    call: callMoving(pool),
     close: () => pool.destroy(),
   };
-}
-
-function withTimeout(timeoutMs: number | undefined): { signal?: AbortSignal } {
-  return timeoutMs === undefined ? {} : { signal: AbortSignal.timeout(timeoutMs) };
 }

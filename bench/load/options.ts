@@ -3,6 +3,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { number, UsageError, usageError } from '../harness/command-line.js';
 import { makeRequest } from '../harness/requests.js';
 
 export interface LoadOptions {
@@ -22,11 +23,6 @@ export interface LoadOptions {
   maxPayloadBytes: number;
   pacing: 'poll' | 'timer';
   json: boolean;
-}
-
-/** The command line cannot be followed. The message is one line and says what to do. */
-export class UsageError extends Error {
-  override name = 'UsageError';
 }
 
 const MIB = 2 ** 20;
@@ -65,7 +61,8 @@ Exit status: 0 if every request was answered, 1 if one failed or the swap did, 2
 export function parseLoadOptions(args: readonly string[]): LoadOptions | 'help' {
   const values = parse(args);
   if (values.help) return 'help';
-  if (values.library === undefined) {
+  const { library } = values;
+  if (library === undefined) {
     throw new UsageError('--library PATH is missing: name the shared library of your handler');
   }
   exclusive(values, 'payload', 'payload-bytes');
@@ -77,7 +74,7 @@ export function parseLoadOptions(args: readonly string[]): LoadOptions | 'help' 
   const perSecond = number('--rate', values.rate, 0.01, 10_000_000);
   const callers = integer('--concurrency', values.concurrency, 1, 100_000) ?? DEFAULT_CALLERS;
   return {
-    library: existingFile('--library', values.library),
+    library: existingFile('--library', library),
     swapTo:
       values['swap-to'] === undefined ? undefined : existingFile('--swap-to', values['swap-to']),
     payload,
@@ -120,9 +117,7 @@ function parse(args: readonly string[]) {
       },
     }).values;
   } catch (error) {
-    // Node's advice about options that look like values goes on for another line: one is enough.
-    const [problem = ''] = (error as Error).message.split(/\. |\n/);
-    throw new UsageError(`${problem}; run with --load --help to see the options`);
+    throw usageError(error, '--load --help');
   }
 }
 
@@ -170,11 +165,4 @@ function integer(option: string, text: string | undefined, least: number, most: 
     );
   }
   return number(option, text, least, most);
-}
-
-function number(option: string, text: string | undefined, least: number, most: number) {
-  if (text === undefined) return undefined;
-  const value = Number(text);
-  if (text.trim() !== '' && value >= least && value <= most) return value;
-  throw new UsageError(`${option} must be a number from ${least} to ${most}, got "${text}"`);
 }

@@ -54,10 +54,11 @@ export function reportOf(run: {
   rss: LoadReport['residentBytes'];
 }): LoadReport {
   const { options, tally, loop, versions, swap, rss } = run;
+  const { library, load, payload } = options;
   return {
-    library: options.library,
-    load: options.load,
-    payloadBytes: options.payload.length,
+    library,
+    load,
+    payloadBytes: payload.length,
     requests: tally.answered + tally.failed,
     answered: tally.answered,
     failed: tally.failed,
@@ -97,9 +98,9 @@ export function hasPassed({ failed, swap }: LoadReport): boolean {
 const LABEL_WIDTH = 14;
 
 export function reportText(report: LoadReport): string {
-  const { latency, eventLoop, residentBytes, load } = report;
+  const { library, latency, eventLoop, residentBytes, load } = report;
   const lines: [label: string, text: string][] = [
-    ['library', report.library],
+    ['library', library],
     [
       'load',
       `${load.kind === 'rate' ? `${short(load.perSecond)} requests a second` : `${load.callers} callers`}, ${short(report.payloadBytes, 'bytes')} each`,
@@ -132,17 +133,14 @@ function latencyText({ p50Us, p90Us, p99Us, p999Us, maxUs }: LatencyReport): str
 function swapLines({ swap, versions }: LoadReport): [string, string][] {
   if (swap === undefined) return [];
   if ('error' in swap) return [['swap', `failed: ${swap.error}`]];
-  const { p99Ms, drain } = swap;
+  const { library, p99Ms, drain } = swap;
   const ms = (value: number | null) => (value === null ? '–' : short(value, 'ms'));
   const ratio =
     p99Ms.around === null || p99Ms.before === null || p99Ms.before === 0
       ? ''
       : `, ${short(p99Ms.around / p99Ms.before)} times`;
   return [
-    [
-      'swap',
-      `${short(swap.activeMs, 'ms')} until ${swap.library} served; ${whole(swap.lost)} lost`,
-    ],
+    ['swap', `${short(swap.activeMs, 'ms')} until ${library} served; ${whole(swap.lost)} lost`],
     [
       '',
       `p99 ${ms(p99Ms.before)} before, ${ms(p99Ms.around)} in the second of the swap${ratio}, ${ms(p99Ms.after)} after`,

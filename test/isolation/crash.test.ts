@@ -1,21 +1,19 @@
 /** Handlers that take their process along: who is told what, and what goes on. */
 
-import type { ExecutionContext } from 'ava';
 import { fixture } from '../../fixtures/paths.js';
-import type { HandlerRegistry, LaneExitedError, RegistryOptions } from '../../src/index.js';
+import type { LaneExitedError } from '../../src/index.js';
 import { failure, outcome } from '../support/outcomes.js';
 import { eventually } from '../support/polling.js';
-import { activeStats, openRegistry } from '../support/registry.js';
-import { fileGate, inProcesses, inProcessesAlone, isAlive, pidOf, untilDead } from './helpers.js';
-
-async function open(t: ExecutionContext, options: RegistryOptions = {}): Promise<HandlerRegistry> {
-  const { registry } = await openRegistry(t, {
-    isolation: 'process',
-    preflight: false,
-    ...options,
-  });
-  return registry;
-}
+import { activeStats } from '../support/registry.js';
+import {
+  fileGate,
+  inProcesses,
+  inProcessesAlone,
+  isAlive,
+  openIsolated,
+  pidOf,
+  untilDead,
+} from './helpers.js';
 
 const CRASHES: Record<string, { signal: string | null; exitCode: number | null }> = {
   segv: { signal: 'SIGSEGV', exitCode: null },
@@ -32,7 +30,7 @@ const CRASHES: Record<string, { signal: string | null; exitCode: number | null }
 
 for (const [request, expected] of Object.entries(CRASHES)) {
   inProcesses(`${request}: fails its own request, with how it ended`, async (t) => {
-    const registry = await open(t);
+    const registry = await openIsolated(t);
     await registry.load('dies');
     const pid = await pidOf(registry, 'dies');
     const exits: LaneExitedError[] = [];
@@ -53,7 +51,7 @@ for (const [request, expected] of Object.entries(CRASHES)) {
 }
 
 inProcesses('a crash does not concern the other lanes', async (t) => {
-  const registry = await open(t, { threads: 2 });
+  const registry = await openIsolated(t, { threads: 2 });
   await registry.loadFrom('x', fixture('own_process'));
   const gate = await fileGate(t);
   const running = outcome(registry.execute('x', {}, gate.request));
@@ -70,7 +68,7 @@ inProcesses('a crash does not concern the other lanes', async (t) => {
 });
 
 inProcesses('a process that ends without a request costs none', async (t) => {
-  const registry = await open(t);
+  const registry = await openIsolated(t);
   await registry.load('own_process');
   for (let round = 0; round < 3; round++) {
     const pid = await pidOf(registry, 'own_process');
@@ -84,7 +82,7 @@ inProcesses('a process that ends without a request costs none', async (t) => {
 });
 
 inProcesses('a process that ends while nothing comes is replaced all the same', async (t) => {
-  const registry = await open(t);
+  const registry = await openIsolated(t);
   await registry.load('own_process');
   const pid = await pidOf(registry, 'own_process');
   process.kill(pid, 'SIGKILL');
@@ -96,7 +94,7 @@ inProcesses('a process that ends while nothing comes is replaced all the same', 
 });
 
 inProcesses('a crash loop: a clear error, half-open retries, and recovery by itself', async (t) => {
-  const registry = await open(t, { crashLoopAfter: 3, maxInFlight: 32 });
+  const registry = await openIsolated(t, { crashLoopAfter: 3, maxInFlight: 32 });
   await registry.load('dies');
   const loops: number[] = [];
   const ended = new Promise<void>((resolve) => registry.once('crashLoopEnded', () => resolve()));
@@ -137,7 +135,7 @@ inProcesses('a crash loop: a clear error, half-open retries, and recovery by its
 });
 
 inProcesses('crashes with answers in between are no loop', async (t) => {
-  const registry = await open(t, { crashLoopAfter: 2 });
+  const registry = await openIsolated(t, { crashLoopAfter: 2 });
   await registry.load('dies');
   for (let round = 0; round < 5; round++) {
     t.is(await outcome(registry.execute('dies', {}, 'abort')), 'ERR_HANDLER_LANE_EXITED');
@@ -146,7 +144,7 @@ inProcesses('crashes with answers in between are no loop', async (t) => {
 });
 
 inProcesses('a graceful swap ends a crash loop', async (t) => {
-  const registry = await open(t, { crashLoopAfter: 1 });
+  const registry = await openIsolated(t, { crashLoopAfter: 1 });
   await registry.loadFrom('x', fixture('dies'));
   t.is(await outcome(registry.execute('x', {}, 'segv')), 'ERR_HANDLER_LANE_EXITED');
   t.is(await outcome(registry.execute('x', {}, 'x')), 'ERR_HANDLER_CRASH_LOOP');
@@ -158,7 +156,7 @@ inProcesses('a graceful swap ends a crash loop', async (t) => {
 inProcesses(
   'a crash in handler_init refuses the library; the active version goes on',
   async (t) => {
-    const registry = await open(t);
+    const registry = await openIsolated(t);
     await registry.loadFrom('x', fixture('version_a'));
     const options = { env: { CHANGEOVER_TEST_FAULT: 'abort@init' } };
     const error = await registry.swap('x', fixture('fault'), options).catch((reason) => reason);
@@ -169,7 +167,7 @@ inProcesses(
 );
 
 inProcesses('a constructor that hangs costs nothing but the load', async (t) => {
-  const registry = await open(t);
+  const registry = await openIsolated(t);
   await registry.loadFrom('x', fixture('version_a'));
   const env = { CHANGEOVER_TEST_FAULT: 'hang@constructor' };
   const load = failure(
@@ -184,7 +182,7 @@ inProcesses('a constructor that hangs costs nothing but the load', async (t) => 
 
 inProcessesAlone('a shutdown that hangs is killed, and the report is true', async (t) => {
   const env = { CHANGEOVER_TEST_FAULT: 'hang@shutdown' };
-  const registry = await open(t, { loadTimeoutMs: 6000, env });
+  const registry = await openIsolated(t, { loadTimeoutMs: 6000, env });
   await registry.load('fault');
   const pid = await pidOf(registry, 'fault');
   const exits: unknown[] = [];
@@ -196,7 +194,7 @@ inProcessesAlone('a shutdown that hangs is killed, and the report is true', asyn
 });
 
 inProcesses('the environment is what was given, and nothing else', async (t) => {
-  const registry = await open(t, { env: { GIVEN: 'yes' } });
+  const registry = await openIsolated(t, { env: { GIVEN: 'yes' } });
   const handler = await registry.load('own_process');
   const env = async (name: string) => (await handler.execute({}, `env ${name}`)).text();
   t.is(await env('GIVEN'), 'yes');

@@ -3,10 +3,10 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
-import type { HandlerRegistry, Isolation } from '../../src/index.js';
+import type { HandlerRegistry, Isolation, RegistryOptions } from '../../src/index.js';
 import { scratch } from '../support/files.js';
 import { eventually } from '../support/polling.js';
-import { activeStats } from '../support/registry.js';
+import { activeStats, openRegistry } from '../support/registry.js';
 
 /** Processes of lanes are there only on Linux. */
 export const MODES: readonly Isolation[] =
@@ -16,6 +16,19 @@ export const inProcesses = process.platform === 'linux' ? test : test.skip;
 
 /** Before the others of its file: for what counts all there is, and for short timeouts. */
 export const inProcessesAlone = process.platform === 'linux' ? test.serial : test.skip;
+
+/** A registry whose lanes are processes. A library that is meant to misbehave is not tried before. */
+export async function openIsolated(
+  t: ExecutionContext,
+  options: RegistryOptions = {},
+): Promise<HandlerRegistry> {
+  const { registry } = await openRegistry(t, {
+    isolation: 'process',
+    preflight: false,
+    ...options,
+  });
+  return registry;
+}
 
 /** Whether a process runs; one that has ended and was not waited for does not. */
 export async function isAlive(pid: number): Promise<boolean> {

@@ -1,29 +1,18 @@
 /** Calls that ignore their cancel flag, in processes: they are ended, and nothing else is. */
 
-import type { ExecutionContext } from 'ava';
 import { fixture } from '../../fixtures/paths.js';
-import type { HandlerRegistry, RegistryOptions } from '../../src/index.js';
 import { failure, outcome } from '../support/outcomes.js';
 import { eventually } from '../support/polling.js';
-import { activeStats, openRegistry } from '../support/registry.js';
-import { fileGate, inProcesses, isAlive, pidOf, untilDead } from './helpers.js';
+import { activeStats } from '../support/registry.js';
+import { fileGate, inProcesses, isAlive, openIsolated, pidOf, untilDead } from './helpers.js';
 
 const FOREVER = Number.POSITIVE_INFINITY;
-
-async function open(t: ExecutionContext, options: RegistryOptions = {}): Promise<HandlerRegistry> {
-  const { registry } = await openRegistry(t, {
-    isolation: 'process',
-    preflight: false,
-    ...options,
-  });
-  return registry;
-}
 
 for (const maxStuckLanes of [0, 2]) {
   inProcesses(
     `an endless call is killed after its grace, ${maxStuckLanes} spare lanes`,
     async (t) => {
-      const registry = await open(t, { cancelGraceMs: 50, maxStuckLanes });
+      const registry = await openIsolated(t, { cancelGraceMs: 50, maxStuckLanes });
       await registry.load('endless');
       const said: unknown[] = [];
       registry.on('laneStuck', ({ replaced, killed }) => said.push({ replaced, killed }));
@@ -53,7 +42,7 @@ for (const maxStuckLanes of [0, 2]) {
 }
 
 inProcesses('who waits behind a stuck call is served by the next process', async (t) => {
-  const registry = await open(t, { cancelGraceMs: 50 });
+  const registry = await openIsolated(t, { cancelGraceMs: 50 });
   await registry.load('own_process');
   const gate = await fileGate(t);
   const controller = new AbortController();
@@ -73,7 +62,7 @@ inProcesses('who waits behind a stuck call is served by the next process', async
 inProcesses(
   'what an immediate swap drops is killed after the grace, and then it is gone',
   async (t) => {
-    const registry = await open(t, { cancelGraceMs: 50 });
+    const registry = await openIsolated(t, { cancelGraceMs: 50 });
     await registry.loadFrom('x', fixture('endless'));
     const pid = await pidOf(registry, 'x');
     const dropped = outcome(registry.executeWithTimeout('x', {}, '', FOREVER));
@@ -93,7 +82,7 @@ inProcesses(
 );
 
 inProcesses('close ends what is endless, within its time', async (t) => {
-  const registry = await open(t, { cancelGraceMs: 60_000 });
+  const registry = await openIsolated(t, { cancelGraceMs: 60_000 });
   await registry.load('endless');
   const pid = await pidOf(registry, 'endless');
   const dropped = outcome(registry.executeWithTimeout('endless', {}, '', FOREVER));
@@ -109,7 +98,7 @@ inProcesses('close ends what is endless, within its time', async (t) => {
 
 inProcesses('a call that ends as its grace does is not the death of the next one', async (t) => {
   // The grace of each aborted call ends about when the call does, and others are always waiting.
-  const registry = await open(t, { cancelGraceMs: 3, maxInFlight: 64 });
+  const registry = await openIsolated(t, { cancelGraceMs: 3, maxInFlight: 64 });
   await registry.load('sleep');
   const outcomes = new Map<string, number>();
   for (let round = 0; round < 60; round++) {

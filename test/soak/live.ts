@@ -1,6 +1,6 @@
 /** How the soak goes: a line that changes on a terminal's stderr, anywhere else a line now and then. */
 
-import { SingleBar } from 'cli-progress';
+import { drawBar } from '../../bench/harness/live-bar.js';
 import { short } from '../../bench/harness/units.js';
 import type { Ledger } from './ledger.js';
 
@@ -27,24 +27,13 @@ function writeLines(showing: Showing): () => void {
 }
 
 function drawLine({ ledger, totalMs, startedMs }: Showing): () => void {
-  const bar = new SingleBar({
-    format: '{bar} {percentage}% | {state}',
-    stream: process.stderr,
-    barsize: 20,
-    barCompleteChar: '\u2588',
-    barIncompleteChar: '\u2591',
-    clearOnComplete: true,
-    hideCursor: true,
+  return drawBar({
+    format: '{state}',
+    line: () => ({ state: state(ledger) }),
+    startedMs,
+    totalMs,
+    redrawMs: REDRAW_MS,
   });
-  bar.start(totalMs, 0, { state: state(ledger) });
-  const redraw = setInterval(() => {
-    const passedMs = Math.min(totalMs, Math.round(performance.now() - startedMs));
-    bar.update(passedMs, { state: state(ledger) });
-  }, REDRAW_MS);
-  return () => {
-    clearInterval(redraw);
-    bar.stop();
-  };
 }
 
 function state(ledger: Ledger): string {

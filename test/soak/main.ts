@@ -2,8 +2,9 @@
 
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
+import { UsageError } from '../../bench/harness/command-line.js';
 import { exitProcess } from '../../src/index.js';
-import { parseOptions, type SoakOptions, UsageError, usage } from './options.js';
+import { parseOptions, type SoakOptions, usage } from './options.js';
 import { hasPassed, reportJson, reportMarkdown, reportText } from './report.js';
 import { runSoak } from './run.js';
 

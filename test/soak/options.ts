@@ -1,6 +1,7 @@
 /** What the soak can be asked to do: its command line. */
 
 import { parseArgs } from 'node:util';
+import { number, UsageError, usageError } from '../../bench/harness/command-line.js';
 import { kinds } from './kinds.js';
 
 export interface SoakOptions {
@@ -11,11 +12,6 @@ export interface SoakOptions {
   json: boolean;
   /** A Markdown file for the report. */
   report: string | undefined;
-}
-
-/** The command line cannot be followed. The message is one line and says what to do. */
-export class UsageError extends Error {
-  override name = 'UsageError';
 }
 
 const MOST_MINUTES = 7 * 24 * 60;
@@ -77,15 +73,6 @@ function parse(args: readonly string[]) {
       },
     }).values;
   } catch (error) {
-    // Node's advice about options that look like values goes on for another line: one is enough.
-    const [problem = ''] = (error as Error).message.split(/\. |\n/);
-    throw new UsageError(`${problem}; run with --help to see the options`);
+    throw usageError(error, '--help');
   }
-}
-
-function number(option: string, text: string | undefined, least: number, most: number) {
-  if (text === undefined) return undefined;
-  const value = Number(text);
-  if (text.trim() !== '' && value >= least && value <= most) return value;
-  throw new UsageError(`${option} must be a number from ${least} to ${most}, got "${text}"`);
 }

@@ -1,7 +1,8 @@
 /** What this process holds, as far as the platform tells. */
 
-import { readdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import test from 'ava';
+import { openHandles } from '../../bench/harness/process-state.js';
 
 const linux = process.platform === 'linux';
 
@@ -19,9 +20,9 @@ export async function mappedIn(directory: string): Promise<string[]> {
 }
 
 export async function threadCount(): Promise<number> {
-  return (await readdir('/proc/self/task')).length;
+  return openHandles().threads;
 }
 
 export async function descriptorCount(): Promise<number> {
-  return (await readdir('/proc/self/fd')).length;
+  return openHandles().descriptors;
 }
