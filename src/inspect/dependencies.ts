@@ -2,7 +2,7 @@
 
 import { execFile } from 'node:child_process';
 import { open } from 'node:fs/promises';
-import { childEnv } from '../preflight/env.js';
+import { childEnv } from '../child-env.js';
 import { readElfFacts } from './elf-facts.js';
 
 const LIST_TIMEOUT_MS = 10_000;

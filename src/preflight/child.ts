@@ -9,9 +9,9 @@ import { readFile } from 'node:fs/promises';
 import type { Readable, Writable } from 'node:stream';
 import { setImmediate } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { childEnv } from '../child-env.js';
 import { settledWithin } from '../deferred.js';
 import { type StartedChild, startChild } from '../start-child.js';
-import { childEnv } from './env.js';
 import { MESSAGES_FD, type PreflightMessage, type PreflightTask } from './protocol.js';
 
 const childFile = fileURLToPath(new URL('../../workers/preflight.js', import.meta.url));
