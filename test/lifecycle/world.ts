@@ -10,6 +10,7 @@ import type { DrainReport } from '../../src/drain-report.js';
 import type { Endpoint } from '../../src/endpoint.js';
 import * as errors from '../../src/errors.js';
 import type { LanesParts } from '../../src/lanes.js';
+import * as systemErrors from '../../src/library/system-errors.js';
 import * as options from '../../src/options.js';
 import * as regions from '../../src/regions.js';
 import * as requestErrors from '../../src/request-errors.js';
@@ -173,6 +174,7 @@ export class World {
       'node:assert': { strict: assert },
       './dispatcher.js': dispatcherModule,
       './errors.js': errors,
+      './library/system-errors.js': systemErrors,
       './options.js': options,
       './regions.js': regions,
       './request-errors.js': requestErrors,
