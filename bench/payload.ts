@@ -3,7 +3,8 @@
  *
  * Predicted: up to 4 KiB what counts is the dispatch, from 1 MiB on the copies. A pool that clones copies four times; one that
  * hands buffers over copies once, but pays the system for fresh pages each time, which costs as much as a copy. The engine
- * copies twice, into memory that it uses again, so it stays ahead at every size; over a `SharedArrayBuffer` it copies once.
+ * copies twice or three times, into memory that it uses again, so it stays ahead at every size; over a `SharedArrayBuffer` it copies
+ * once less.
  */
 
 import koffi from 'koffi';
@@ -67,7 +68,7 @@ export const payload: Question = {
   name: 'payload',
   question: 'What does it cost to move large payloads in and out of a native function?',
   predicted:
-    'Ahead of every pool at every size: two copies into memory that is used again, against four copies, or one into fresh pages.',
+    'Ahead of every pool at every size: two or three copies into memory that is used again, against four copies, or one into fresh pages.',
   rounds: 2,
   trials: () => SIZES.flatMap(({ bytes }) => ways.map(({ way }) => ({ way, bytes }))),
   measure: (trial, mode) => {
@@ -200,12 +201,18 @@ const COPIES: Omit<Table, 'note'> = {
   rows: [
     ['changeover, up to 4 KiB', '1: to the slot', '2: window to slot, slot to caller', 'response'],
     [
+      'changeover, up to 120 KiB',
+      '1: to a region',
+      '2: window to outbox, outbox to caller',
+      'response',
+    ],
+    [
       'changeover, larger',
       '1: to a region',
       '1: window to a buffer that is handed over',
       'response',
     ],
-    ['changeover, SharedArrayBuffer', '0', '1: window to a buffer that is handed over', 'response'],
+    ['changeover, SharedArrayBuffer', '0', 'as above', 'response'],
     ['pools, default', '2: clone', '2: clone', 'request, response, two messages, response'],
     [
       'Piscina, tinypool, workerpool, configured, from 16 KiB',

@@ -49,6 +49,7 @@ import {
   slotAt,
   slotDoubleAt,
 } from './ring/layout.js';
+import type { Outbox } from './ring/outbox.js';
 import { NO_SLOT, type RingProducer } from './ring/producer.js';
 import { WatchPolicy } from './watch-policy.js';
 
@@ -71,6 +72,8 @@ export interface DispatcherHooks {
   handlerAnswered(): void;
   /** Takes the large response that a lane has posted for a slot. */
   takePosted(lane: number, slot: number): ArrayBuffer;
+  /** Where a lane has left the response of a slot that is done. */
+  outboxOf(lane: number): Outbox;
   /** Something has left; there may be nothing in flight any more. */
   requestLeft(): void;
 }
@@ -340,15 +343,30 @@ export class Dispatcher {
     assert(pending !== undefined, 'a completed slot has a request');
     const { words } = this.#ring;
     const status = words[slotAt(this.#ring.layout, slot) + SLOT.STATUS];
-    // Taken even if nobody waits for it: it must not be found by the slot's next request.
-    const posted =
-      status === STATUS.OK_POSTED
-        ? this.#hooks.takePosted(this.#ring.laneOf(slot), slot)
-        : undefined;
-    if (!pending.answered) this.#answerFromSlot(pending, slot, status, posted);
+    const large = this.#takeLarge(pending, slot, status);
+    if (!pending.answered) this.#answerFromSlot(pending, slot, status, large);
     else if (status !== STATUS.WITHDRAWN) this.#returned(pending, status !== STATUS.EXPIRED);
     this.#vacate(pending);
   };
+
+  /** Takes a response that is not in its slot, also if nobody waits for it: it must not be found by the slot's next request. */
+  #takeLarge(
+    pending: Pending,
+    slot: number,
+    status: number | undefined,
+  ): Uint8Array<ArrayBuffer> | undefined {
+    const { words, doubles, layout } = this.#ring;
+    if (status === STATUS.OK_POSTED) {
+      return new Uint8Array(this.#hooks.takePosted(this.#ring.laneOf(slot), slot));
+    }
+    if (status !== STATUS.OK_IN_OUTBOX) return undefined;
+    const outbox = this.#hooks.outboxOf(this.#ring.laneOf(slot));
+    const place = words[slotAt(layout, slot) + SLOT.OUTBOX_PLACE] ?? 0;
+    const length = doubles[slotDoubleAt(layout, slot) + SLOT_DOUBLE.RESPONSE_LENGTH] ?? 0;
+    const response = pending.answered ? undefined : outbox.read(place, length);
+    outbox.free(place);
+    return response;
+  }
 
   /** A call that was abandoned has come back. */
   #returned(pending: Pending, hasRun: boolean): void {
@@ -367,7 +385,7 @@ export class Dispatcher {
     pending: Pending,
     slot: number,
     status: number | undefined,
-    posted: ArrayBuffer | undefined,
+    large: Uint8Array<ArrayBuffer> | undefined,
   ): void {
     const { words, doubles, bytes, layout } = this.#ring;
     const timesAt = slotDoubleAt(layout, slot);
@@ -388,8 +406,9 @@ export class Dispatcher {
     this.#runLatency.record(ranMs, finishedMs);
     switch (status) {
       case STATUS.OK:
-      case STATUS.OK_POSTED: {
-        const body = posted === undefined ? copyOut(bytes, roomAt, length) : new Uint8Array(posted);
+      case STATUS.OK_POSTED:
+      case STATUS.OK_IN_OUTBOX: {
+        const body = large ?? copyOut(bytes, roomAt, length);
         this.#totals.succeeded += 1;
         this.#answered(pending);
         pending.resolve(new HandlerResponse(body, this.#identity.version, queuedMs, ranMs));

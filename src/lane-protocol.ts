@@ -10,6 +10,8 @@ export interface LaneTask {
   memory: SharedArrayBuffer;
   shape: RingShape;
   lane: number;
+  /** The memory of its outbox (see ring/outbox.ts). */
+  outbox: SharedArrayBuffer;
   port: import('node:worker_threads').MessagePort;
   /** The private copy. */
   libraryPath: string;

@@ -36,6 +36,7 @@ import type { ResolvedEndpointOptions } from './options.js';
 import type { RegionTable } from './regions.js';
 import { describeEnd, laneExited, type VersionIdentity } from './request-errors.js';
 import { STATE } from './ring/layout.js';
+import { Outbox, reserveOutbox } from './ring/outbox.js';
 import { NO_SLOT, type RingProducer } from './ring/producer.js';
 
 /** The rest of `loadTimeoutMs` is for the end of a process that had to be killed. */
@@ -90,6 +91,7 @@ type LaneState = 'starting' | 'serving' | 'stuck' | 'killed' | 'dismissed' | 'go
 interface Lane {
   readonly index: number;
   readonly port: MessagePort;
+  readonly outbox: Outbox;
   state: LaneState;
   /** The stuck, killed or worn lane that this one stands in for. */
   readonly replaces: Lane | null;
@@ -210,6 +212,13 @@ export class Lanes {
     assert(bytes !== undefined, 'a response is posted before its slot is completed');
     this.#posted.delete(slot);
     return bytes;
+  }
+
+  /** Where `lane` has left responses that have not been collected yet. It is there until they have been. */
+  outboxOf(lane: number): Outbox {
+    const owner = this.#lanes[lane];
+    assert(owner !== undefined, 'what a lane has completed is collected before it is forgotten');
+    return owner.outbox;
   }
 
   counts(): LaneCounts {
@@ -373,9 +382,11 @@ export class Lanes {
     const { promise: ready, resolve: loaded, reject: refused } = deferred<HandlerInfo>();
     // Whoever started the lane awaits it; a lane that is refused later must not be an unhandled rejection.
     ready.catch(() => undefined);
+    const outbox = reserveOutbox();
     const lane: Lane = {
       index,
       port,
+      outbox: new Outbox(outbox),
       state: 'starting',
       replaces,
       worn: null,
@@ -394,6 +405,7 @@ export class Lanes {
       memory: ring.memory,
       shape: { slots: ring.layout.slots, lanes: ring.layout.lanes },
       lane: index,
+      outbox,
       port: remotePort,
       libraryPath,
       maxPayloadBytes: options.maxPayloadBytes,
@@ -489,6 +501,8 @@ export class Lanes {
   /** The lane has returned from its task: it was told to, or it was refused. */
   #left(lane: Lane): void {
     this.#readRest(lane);
+    // What it has left in its outbox goes with it.
+    this.#parts.hooks.collect();
     // It was told to stop, and its process has ended in another way.
     if (lane.end !== null && !lane.killed) this.#reportExit(lane, NO_SLOT, null);
     const crashed = lane.state === 'starting';

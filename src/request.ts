@@ -8,6 +8,7 @@
 
 import { types } from 'node:util';
 import { InvalidRequestError, PayloadTooLargeError } from './errors.js';
+import { copyInto } from './native-copy.js';
 import type { RegionTable } from './regions.js';
 import { ALIGNMENT, contextBytes, ROOM_BYTES, requestRoomAt, SLOT, slotAt } from './ring/layout.js';
 import type { RingProducer } from './ring/producer.js';
@@ -123,7 +124,9 @@ export function writeRequest(
   } else {
     const borrowed = regions.borrow(byteLength);
     region = borrowed.id;
-    writeBody(Buffer.from(borrowed.memory, 0, borrowed.memory.byteLength), 0, body);
+    const target = Buffer.from(borrowed.memory, 0, borrowed.memory.byteLength);
+    if (typeof body === 'string') target.write(body, 'utf8');
+    else copyInto(target, body);
   }
   words[at + SLOT.REGION] = region;
   words[at + SLOT.REQUEST_OFFSET] = offset;

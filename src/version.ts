@@ -19,6 +19,7 @@ import { type LaneCounts, type LaneExit, Lanes, type Refusal } from './lanes.js'
 import { isMapped } from './library/mappings.js';
 import type { PrivateCopy } from './library/store.js';
 import { messageOf } from './library/system-errors.js';
+import { prepareCopy } from './native-copy.js';
 import { type Isolation, MAX_TIMER_MS, type ResolvedEndpointOptions } from './options.js';
 import type { PreflightReport } from './preflight/preflight.js';
 import { RegionTable } from './regions.js';
@@ -196,6 +197,7 @@ export class Version implements LoadedHandler {
         callReturned: (lane) => this.#lanes.callReturned(lane),
         handlerAnswered: () => this.#lanes.requestAnswered(),
         takePosted: (lane, slot) => this.#lanes.takePosted(lane, slot),
+        outboxOf: (lane) => this.#lanes.outboxOf(lane),
         requestLeft: () => this.#requestLeft(),
       },
     });
@@ -256,6 +258,7 @@ export class Version implements LoadedHandler {
     guardAtExit(this.#ring);
     try {
       await prepareExit();
+      await prepareCopy();
       this.info = await pTimeout(this.#lanes.start(), {
         milliseconds: timeoutMs,
         signal,

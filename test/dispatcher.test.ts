@@ -7,6 +7,7 @@ import { RegionTable } from '../src/regions.js';
 import { laneExited } from '../src/request-errors.js';
 import { NOTHING, RingConsumer } from '../src/ring/consumer.js';
 import {
+  ROOM_BYTES,
   requestRoomAt,
   SLOT,
   SLOT_DOUBLE,
@@ -14,6 +15,7 @@ import {
   slotAt,
   slotDoubleAt,
 } from '../src/ring/layout.js';
+import { NO_PLACE, Outbox, PLACE_BYTES, reserveOutbox } from '../src/ring/outbox.js';
 import { RingProducer } from '../src/ring/producer.js';
 import { failure, rejection } from './support/outcomes.js';
 
@@ -28,6 +30,7 @@ function scene(t: ExecutionContext) {
     if (message.type === 'region') regionsSeen.set(message.region.id, message.region.memory);
     else regionsSeen.delete(message.id);
   });
+  const outbox = new Outbox(reserveOutbox());
   const dispatcher = new Dispatcher({
     identity: { endpoint: 'it', version: 1 },
     options: resolveEndpointOptions({ maxInFlight: 32, cancelGraceMs: 60_000 }),
@@ -42,6 +45,7 @@ function scene(t: ExecutionContext) {
       callReturned: () => undefined,
       handlerAnswered: () => undefined,
       takePosted: () => new ArrayBuffer(0),
+      outboxOf: () => outbox,
       requestLeft: () => undefined,
     },
   });
@@ -62,7 +66,17 @@ function scene(t: ExecutionContext) {
     lane.complete(slot);
     dispatcher.collect();
   };
-  return { ring, lane, dispatcher, execute, firstByte, answer };
+  /** The lane answers with so many bytes of this value, in its outbox. */
+  const answerLarge = (slot: number, value: number, length: number) => {
+    const place = outbox.take();
+    outbox.bytes.fill(value, outbox.at(place), outbox.at(place) + length);
+    ring.words[slotAt(ring.layout, slot) + SLOT.OUTBOX_PLACE] = place;
+    ring.words[slotAt(ring.layout, slot) + SLOT.STATUS] = STATUS.OK_IN_OUTBOX;
+    ring.doubles[slotDoubleAt(ring.layout, slot) + SLOT_DOUBLE.RESPONSE_LENGTH] = length;
+    lane.complete(slot);
+    return place;
+  };
+  return { ring, lane, outbox, dispatcher, execute, firstByte, answer, answerLarge };
 }
 
 const filled = (value: number, length = LARGE_BYTES) => new Uint8Array(length).fill(value);
@@ -92,6 +106,52 @@ for (const length of [8, LARGE_BYTES]) {
     t.is(ring.taken, 0);
   });
 }
+
+test('a response in the outbox is copied out, and its place is free again', async (t) => {
+  const { lane, dispatcher, execute, answerLarge } = scene(t);
+  for (const [value, length] of [
+    [1, LARGE_BYTES],
+    [2, PLACE_BYTES],
+    [3, ROOM_BYTES + 1],
+  ] as const) {
+    const response = execute(filled(0, 8));
+    const place = answerLarge(lane.take(), value, length);
+    dispatcher.collect();
+    const { bytes } = await response;
+    t.is(place, 0, 'the one before has been freed');
+    t.is(bytes.length, length);
+    t.is(bytes.buffer.byteLength, length, 'a buffer of its own');
+    t.true(bytes.every((byte) => byte === value));
+  }
+});
+
+test('also if nobody waits for it any more', async (t) => {
+  const { lane, dispatcher, execute, answerLarge, ring } = scene(t);
+  const controller = new AbortController();
+  const given = rejection(execute(filled(1, 8), controller.signal));
+  const slot = lane.take();
+  controller.abort('given up');
+  t.is(await given, 'given up');
+  answerLarge(slot, 1, LARGE_BYTES);
+  dispatcher.collect();
+  t.is(ring.taken, 0);
+
+  const response = execute(filled(1, 8));
+  t.is(answerLarge(lane.take(), 2, LARGE_BYTES), 0);
+  dispatcher.collect();
+  t.is((await response).bytes[LARGE_BYTES - 1], 2);
+});
+
+test('an outbox has an end, and places are taken once', (t) => {
+  const { outbox } = scene(t);
+  const places = new Set<number>();
+  for (let place = outbox.take(); place !== NO_PLACE; place = outbox.take()) places.add(place);
+  t.is(outbox.take(), NO_PLACE);
+  t.is(Math.max(...places), places.size - 1);
+  t.true(outbox.at(places.size) <= outbox.bytes.length);
+  outbox.free(2);
+  t.is(outbox.take(), 2);
+});
 
 test('a withdrawn request keeps its slot until a lane has passed over it', async (t) => {
   const { lane, execute, ring, dispatcher } = scene(t);

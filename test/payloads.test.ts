@@ -6,6 +6,7 @@ import {
   type PayloadTooLargeError,
   type RequestPayload,
 } from '../src/index.js';
+import { PLACE_BYTES } from '../src/ring/outbox.js';
 import { gate } from './support/gate.js';
 import { outcome, rejection } from './support/outcomes.js';
 import { openRegistry } from './support/registry.js';
@@ -73,7 +74,8 @@ for (const [kind, request] of Object.entries(EMPTY)) {
   });
 }
 
-const LENGTHS = [1, ROOM_BYTES - 1, ROOM_BYTES, ROOM_BYTES + 1, 8192, 8193, 65_536, 1_000_003];
+const AROUND = [ROOM_BYTES, 16_384, PLACE_BYTES].flatMap((limit) => [limit - 1, limit, limit + 1]);
+const LENGTHS = [1, ...AROUND, 8192, 8193, 65_536, 1_000_003];
 
 for (const length of LENGTHS) {
   test(`${length} bytes arrive, copied and shared`, async (t) => {
@@ -82,6 +84,14 @@ for (const length of LENGTHS) {
     t.is(Buffer.compare(await echo(new Uint8Array(shared(bytes))), bytes), 0);
   });
 }
+
+test('many large responses at once, of all sizes: each has its own bytes', async (t) => {
+  const requests = Array.from({ length: 200 }, (_, index) => pattern(5000 + index * 700));
+  const responses = await Promise.all(requests.map((request) => echo(request)));
+  for (const [index, request] of requests.entries()) {
+    t.is(Buffer.compare(responses[index] as Buffer, request), 0, `${request.length} bytes`);
+  }
+});
 
 test('where context and request meet, neither loses a byte', async (t) => {
   const requestId = 'é'.repeat(50);

@@ -26,6 +26,11 @@ export function bindExit(): (code: number) => void {
   return loadCRuntime().func('_exit', 'void', ['int']);
 }
 
+/** memmove between views, whatever memory they are of. Its arguments are neither checked nor kept. */
+export function bindMove(): (to: Uint8Array, from: Uint8Array, length: number) => void {
+  return loadCRuntime().func('memmove', 'void', ['uint8_t *', 'uint8_t *', 'size_t']);
+}
+
 /** The signal is in prctl(2); Linux's alone. */
 const PR_SET_PDEATHSIG = 1;
 const SIGKILL = 9;

@@ -1,8 +1,8 @@
 /**
  * Runs one request at a time on one lane: from a slot of the ring through a call of the handler and back.
  *
- * A response that fits is copied into its slot; a larger one goes to the host in a buffer of its own, which is handed
- * over, not copied again.
+ * A response that fits is copied into its slot, a larger one into the lane's outbox; one that is larger still goes to the host in a
+ * buffer of its own, which is handed over, not copied again.
  */
 
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
@@ -20,6 +20,7 @@ import {
   slotAt,
   slotDoubleAt,
 } from '../src/ring/layout.js';
+import { NO_PLACE, Outbox, PLACE_BYTES } from '../src/ring/outbox.js';
 import type { Call } from './call.js';
 import type { NativeMemory } from './native-library.js';
 
@@ -31,6 +32,8 @@ export class Server {
   readonly #ring: RingConsumer;
   readonly #port: MessagePort;
   readonly #ringAddress: number;
+  readonly #outbox: Outbox;
+  readonly #outboxAddress: number;
   /** Request memory outside the ring, by region id. The buffer is kept so that its address stays valid. */
   readonly #regions = new Map<number, { memory: SharedArrayBuffer; address: number }>();
   #mailRead: number;
@@ -39,13 +42,15 @@ export class Server {
     memory: NativeMemory,
     call: Call,
     ring: RingConsumer,
-    task: Pick<LaneTask, 'port' | 'regions' | 'mail'>,
+    task: Pick<LaneTask, 'port' | 'regions' | 'mail' | 'outbox'>,
   ) {
     this.#memory = memory;
     this.#call = call;
     this.#ring = ring;
     this.#port = task.port;
     this.#ringAddress = memory.addressOf(ring.bytes);
+    this.#outbox = new Outbox(task.outbox);
+    this.#outboxAddress = memory.addressOf(this.#outbox.bytes);
     this.#mailRead = task.mail;
     for (const region of task.regions) this.#addRegion(region.id, region.memory);
   }
@@ -101,8 +106,7 @@ export class Server {
     switch (call.status) {
       case STATUS.OK:
         if (call.length > ROOM_BYTES) {
-          this.#finish(slot, STATUS.OK_POSTED, call.length);
-          this.#post(slot);
+          this.#handOver(slot);
           break;
         }
         this.#finish(slot, STATUS.OK, call.length);
@@ -131,6 +135,21 @@ export class Server {
     const bytes = encoder.encode(text);
     this.#ring.bytes.set(bytes, at);
     return bytes.length;
+  }
+
+  /** Leaves a response that does not fit its slot in the outbox, or sends it if it does not fit there either. */
+  #handOver(slot: number): void {
+    const { length } = this.#call;
+    const place = length <= PLACE_BYTES ? this.#outbox.take() : NO_PLACE;
+    if (place === NO_PLACE) {
+      this.#finish(slot, STATUS.OK_POSTED, length);
+      this.#post(slot);
+      return;
+    }
+    const { words, layout } = this.#ring;
+    words[slotAt(layout, slot) + SLOT.OUTBOX_PLACE] = place;
+    this.#finish(slot, STATUS.OK_IN_OUTBOX, length);
+    this.#call.copyResponse(this.#outboxAddress + this.#outbox.at(place));
   }
 
   /** Sends a large response in a buffer of its own. Must come before `complete`. */

@@ -51,6 +51,8 @@ export const STATUS = {
   OK: 0,
   /** Response bytes were posted to the host's port before the slot was marked done. */
   OK_POSTED: 6,
+  /** Response bytes are in the lane's outbox, at OUTBOX_PLACE. */
+  OK_IN_OUTBOX: 7,
   /** `handler_entry` returned HANDLER_CODE; its message is in the response room. */
   HANDLER_FAILED: 1,
   /** Never ran: the host withdrew it, and wrote this. */
@@ -148,6 +150,8 @@ export const SLOT = {
   STATUS: 16,
   /** What `handler_entry` returned. Lane writes. */
   HANDLER_CODE: 17,
+  /** With OK_IN_OUTBOX: where in the outbox. Lane writes. */
+  OUTBOX_PLACE: 18,
 } as const;
 const SLOT_WORDS = 2 * LINE_WORDS;
 

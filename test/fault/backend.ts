@@ -26,7 +26,15 @@ const PATIENCE_MS = 8000;
 const CLOSE_MS = { thread: 400, process: 6000 };
 
 export function tell(line: Line): void {
-  writeSync(1, `${JSON.stringify(line)}\n`);
+  let rest = Buffer.from(`${JSON.stringify(line)}\n`);
+  while (rest.length > 0) {
+    try {
+      rest = rest.subarray(writeSync(1, rest));
+    } catch (error) {
+      // The pipe is full, and does not block: whoever reads it is busy.
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+    }
+  }
 }
 
 /** The arguments of a program: one object, as JSON. */

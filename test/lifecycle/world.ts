@@ -187,6 +187,7 @@ export class World {
       './deferred.js': { deferred, settledWithin: this.#settledWithin },
       './exit-guard.js': { guardAtExit: () => undefined, unguardAtExit: () => undefined },
       './exit-process.js': { prepareExit: () => Promise.resolve() },
+      './native-copy.js': { prepareCopy: () => Promise.resolve() },
       './library/mappings.js': { isMapped: () => Promise.resolve(false) },
       './lanes.js': { Lanes: this.#laneClass() },
       './preflight/preflight.js': { preflight: null },
