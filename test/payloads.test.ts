@@ -15,7 +15,7 @@ import { openRegistry } from './support/registry.js';
 const ROOM_BYTES = 4096;
 const MAX_CONTEXT_BYTES = 4088;
 
-const registry = new HandlerRegistry({ threads: 1 });
+const registry = new HandlerRegistry({ threads: 1, loadTimeoutMs: 60_000 });
 
 test.before(async () => {
   await registry.loadFrom('echo', fixture('echo'));

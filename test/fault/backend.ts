@@ -21,7 +21,7 @@ interface Answer {
 }
 
 const FOREVER = Number.POSITIVE_INFINITY;
-const PATIENCE_MS = 8000;
+const PATIENCE_MS = 60_000;
 /** A stuck thread has no use for more; a process that is killed at the end of it needs a moment. */
 const CLOSE_MS = { thread: 400, process: 6000 };
 
@@ -44,7 +44,13 @@ export function given<T>(): T {
 
 /** A registry with one lane a version, which finds stuck calls soon. */
 export function open(options: RegistryOptions): HandlerRegistry {
-  return new HandlerRegistry({ threads: 1, cancelGraceMs: 50, cleanupIntervalMs: 0, ...options });
+  return new HandlerRegistry({
+    threads: 1,
+    cancelGraceMs: 50,
+    cleanupIntervalMs: 0,
+    loadTimeoutMs: PATIENCE_MS,
+    ...options,
+  });
 }
 
 let requests = 0;

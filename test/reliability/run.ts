@@ -23,7 +23,8 @@ import type { Fields, Line } from '../fault/backend.js';
 import { eventually } from '../support/polling.js';
 import type { Cell, Need } from './cell.js';
 
-const PATIENCE_MS = 30_000;
+/** Below the limit on silence that tests have. */
+const PATIENCE_MS = 100_000;
 
 /** How a cell went. */
 export interface Result {
@@ -179,7 +180,12 @@ async function noneLeft(cacheDir: string): Promise<void> {
 
 /** Another registry uses the cache directory: it sweeps what dead processes of the same user have left. */
 async function copiesAfter(cacheDir: string): Promise<number> {
-  const registry = new HandlerRegistry({ cacheDir, threads: 1, preflight: false });
+  const registry = new HandlerRegistry({
+    cacheDir,
+    threads: 1,
+    preflight: false,
+    loadTimeoutMs: PATIENCE_MS,
+  });
   await registry.loadFrom('next', fixture('echo'));
   await registry.close();
   return (await readdir(cacheDir)).length;

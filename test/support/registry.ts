@@ -31,6 +31,8 @@ export async function openRegistry(
     threads: 1,
     handlersDir: fixturesDir,
     cacheDir,
+    // A busy machine may take longer than users would wait.
+    loadTimeoutMs: 60_000,
     ...options,
   });
   t.teardown(async () => {
