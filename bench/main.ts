@@ -3,6 +3,7 @@
 import { parseArgs } from 'node:util';
 import { SingleBar } from 'cli-progress';
 import { peerNames } from './contenders/index.js';
+import { isolatedPeerNames } from './contenders/isolated.js';
 import { describeMachine } from './harness/machine.js';
 import { type Mode, type Question, Results, type Trial } from './harness/question.js';
 import { publishResult, type ResultFile, saveResult } from './harness/results.js';
@@ -133,7 +134,8 @@ async function ask(asked: readonly Question[], asking: Asking): Promise<number> 
 
 /** Whether a trial is about another pool. */
 function isPeers(trial: Trial): boolean {
-  return Object.values(trial).some((value) => peerNames.some((name) => name === value));
+  const peers: readonly string[] = [...peerNames, ...isolatedPeerNames];
+  return Object.values(trial).some((value) => peers.includes(String(value)));
 }
 
 function print(question: Question, file: ResultFile, path: string): void {

@@ -1,6 +1,7 @@
 /** All questions, in the order in which they are asked. */
 
 import type { Question } from './harness/question.js';
+import { isolation } from './isolation.js';
 import { latency } from './latency.js';
 import { memory } from './memory.js';
 import { overload } from './overload.js';
@@ -19,6 +20,7 @@ export const questions: readonly Question[] = [
   payload,
   scaling,
   swap,
+  isolation,
   preflight,
   reload,
   memory,

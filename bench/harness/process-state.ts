@@ -9,11 +9,13 @@ export interface MemoryReport {
   privateKiB: number;
 }
 
-export function residentMemory(): MemoryReport {
-  const rollup = readFileSync('/proc/self/smaps_rollup', 'utf8');
+/** Of this process, or of another one of this user. */
+export function residentMemory(pid: number | 'self' = 'self'): MemoryReport {
+  const path = `/proc/${pid}/smaps_rollup`;
+  const rollup = readFileSync(path, 'utf8');
   const kib = (field: string) => {
     const found = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(rollup)?.[1];
-    if (found === undefined) throw new Error(`/proc/self/smaps_rollup has no ${field}`);
+    if (found === undefined) throw new Error(`${path} has no ${field}`);
     return Number(found);
   };
   return { rssKiB: kib('Rss'), privateKiB: kib('Private_Dirty') };
@@ -26,9 +28,33 @@ export function openHandles(): { threads: number; descriptors: number } {
   };
 }
 
+/** The processes that this one has started and that have not ended. */
+export function childProcesses(): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => {
+      const stat = textOf(`/proc/${pid}/stat`);
+      // State and parent come after the program's name, which is in parentheses: proc_pid_stat(5).
+      const [state = '', parent] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      return Number(parent) === process.pid && !'ZX'.includes(state);
+    });
+}
+
+/** Empty if the process has ended meanwhile. */
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
 /** Different files whose path contains `part` and that are mapped, those that were removed since included. */
-export function mappedFiles(part: string): number {
-  const lines = readFileSync('/proc/self/maps', 'utf8').split('\n');
+export function mappedFiles(part: string, pid: number | 'self' = 'self'): number {
+  const path = `/proc/${pid}/maps`;
+  // Another process may have ended; that this one cannot be read must be seen.
+  const lines = (pid === 'self' ? readFileSync(path, 'utf8') : textOf(path)).split('\n');
   // Copies are told apart by path: each load has its own.
   return new Set(
     lines.filter((line) => line.includes(part)).map((line) => line.slice(line.indexOf('/'))),

@@ -1,5 +1,8 @@
 /** Requests and the check of their responses. */
 
+/** Instead of a CPU time: the native function crashes (SIGSEGV). The same number is in bench/native/work.c. */
+export const CRASH = 0xffff_ffff;
+
 /** A request of so many bytes that takes so much CPU time. */
 export function makeRequest(bytes: number, burnUs = 0): Uint8Array {
   const request = new Uint8Array(bytes);

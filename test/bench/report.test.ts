@@ -82,14 +82,20 @@ test('has the medians, the ratios, the levels of each Node version, and whole fi
   const row = markdown.split('\n').find((line) => line.startsWith('| changeover |')) ?? '';
   t.true(row.includes('| 800 k (400 k–1.2 M) | 80.0x |'), row);
   t.regex(markdown, /one lane answers 800 k a second: 80\.0 times Piscina/);
-  t.regex(markdown, /Measured with Node v24\.1\.0 on Test & <CPU>, 2 cores/);
+  t.regex(
+    markdown,
+    /Measured with Node v24\.1\.0 \(commit abc\) and v20\.19\.0 \(commit abc\) on Test & <CPU>, 2 cores/,
+  );
   const level = markdown.split('\n').find((line) => line.startsWith('| 64 outstanding, of Pisc'));
   t.is(
     level,
     '| 64 outstanding, of Piscina | at least 40 x | 80.0 x, reached | **20.0 x, missed** |',
   );
-  t.regex(markdown, /- Node 20, throughput: 64 outstanding, of Piscina: 20\.0 x/);
-  t.false(markdown.includes('- Node 24, throughput: 64 outstanding, of Piscina'));
+  t.true(
+    markdown.includes(
+      '- throughput: 64 outstanding, of Piscina, at least 40 x wanted: 20.0 x on Node 20\n',
+    ),
+  );
 
   const links = [...markdown.matchAll(/(?:src|srcset)="([^"]+)"|\]\(([^)#]+)\)/g)];
   t.true(links.length >= 2, markdown);
@@ -188,3 +194,58 @@ for (const [kind, plot] of Object.entries(plots)) {
     }
   });
 }
+
+test('two Node versions: the newest open with its figures, the older folded, nothing mixed', async (t) => {
+  const [from, to] = [await scratch(t), await scratch(t)];
+  const older = resultFor('v20.19.0', perSecond.changeover / 4);
+  await publishResult('throughput', resultFor('v24.1.0', perSecond.changeover), from);
+  await publishResult(
+    'throughput',
+    { ...older, machine: { ...older.machine, commit: 'def', cpu: 'Older CPU' } },
+    from,
+  );
+
+  await runReport(from, to);
+
+  const markdown = await readFile(join(to, 'benchmarks.md'), 'utf8');
+  // GitHub reads Markdown inside only after an empty line.
+  const [open = '', folded = '', rest = ''] = markdown.split(/<details>\n.*\n\n|<\/details>/);
+  t.true(markdown.includes('<details>\n<summary>The same on Node 20</summary>\n\n'));
+  t.regex(open, /\*\*Node 24\.\*\* With 64 requests outstanding one lane answers 800 k a second/);
+  t.regex(
+    open,
+    /Node v24\.1\.0 \(commit abc\) on Test & <CPU>.*, Node v20\.19\.0 \(commit def\) on Older CPU/,
+  );
+  t.regex(open, /7 of 8 reached on Node 24, 3 of 8 reached on Node 20/);
+  t.regex(open, /128-byte echo, one lane \(Node 24\):/);
+  t.regex(open, /\| level \| wanted \| Node 24 \| Node 20 \|/);
+  t.false(open.includes('(Node 20):'));
+  t.regex(
+    folded,
+    /\*\*Measured on Node 20:\*\* With 64 requests outstanding one lane answers 200 k/,
+  );
+  t.regex(folded, /128-byte echo, one lane \(Node 20\):\n\n\|/);
+  t.regex(folded, /\| changeover \| 200 k \(100 k–300 k\) \| 20\.0x \|/);
+  t.false(folded.includes('<picture>'));
+  t.true(rest.startsWith('\n\n## How it is measured'), rest.slice(0, 100));
+});
+
+test('a question that only the older Node was asked says so', async (t) => {
+  const [from, to] = [await scratch(t), await scratch(t)];
+  await publishResult('throughput', resultFor('v24.1.0', perSecond.changeover), from);
+  const crash: Measurement = { lost: 0, stranded: 0, toldMs: 5, nextMs: 50, allMs: 70 };
+  const samples = [1, 2].map((lanes): Sample => {
+    const trial = { contender: 'engineProcesses', what: 'crash', lanes };
+    return { trial, round: 1, measurement: crash };
+  });
+  await publishResult('isolation', { ...resultFor('v20.19.0', 1), samples }, from);
+
+  await runReport(from, to);
+
+  const markdown = await readFile(join(to, 'benchmarks.md'), 'utf8');
+  t.regex(markdown, /\*\*Node 24\.\*\* With 64 requests outstanding/);
+  t.regex(markdown, /\*\*Node 20\.\*\* With `isolation: 'process'`/);
+  t.false(markdown.includes('<details>'));
+  // Counts have no unit, and no space in its place.
+  t.true(markdown.includes('| other requests lost by a crash, 1 lane | at most 0 | 0, reached |'));
+});
