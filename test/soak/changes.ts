@@ -7,6 +7,7 @@ import { activeOf, type SoakEndpoint } from './endpoint.js';
 import type { Library } from './handlers.js';
 import type { Change } from './kinds.js';
 import { Random } from './random.js';
+import { childProcesses } from './resources.js';
 import { hasFields } from './verdict.js';
 import type { KnownVersion } from './versions.js';
 
@@ -117,7 +118,9 @@ export class Operator {
 
   /** Checks what is reported of a version that was taken out of service. */
   #follow(handler: LoadedHandler, version: KnownVersion, drained: Promise<DrainReport>): void {
+    const processes = this.#processesOf(handler);
     const checked = drained.then(async (report) => {
+      const { guards } = version;
       // The last callers have been answered, and hear of it in this turn.
       await new Promise(setImmediate);
       const { ledger } = this.#endpoint;
@@ -126,15 +129,30 @@ export class Operator {
       if (dropped !== version.dropped) {
         this.#problem(`${dropped} reported as dropped, and ${version.dropped} were`);
       }
-      if (library === 'resident' && abandoned === 0) {
+      if (library === 'resident' && abandoned === 0 && guards === 0) {
         this.#problem(`${version.library} stayed: ${report.reason}`);
       }
-      if (abandoned === 0 && handler.state !== 'retired') {
+      if (abandoned === 0 && guards === 0 && handler.state !== 'retired') {
         this.#problem(`${version.library} is ${handler.state} after its report`);
       }
+      if (handler.state === 'retired') this.#checkGone(version, processes);
     });
     this.#drains.add(checked);
     void checked.finally(() => this.#drains.delete(checked));
+  }
+
+  #checkGone(version: KnownVersion, processes: readonly number[]): void {
+    const left = new Set(childProcesses());
+    if (processes.some((pid) => left.has(pid))) {
+      this.#problem(`${version.library} has retired, and a process of it is left`);
+    }
+  }
+
+  #processesOf(handler: LoadedHandler): readonly number[] {
+    const { registry, kind } = this.#endpoint;
+    const { endpoints } = registry.stats();
+    const versions = endpoints.find(({ id }) => id === kind.id)?.versions ?? [];
+    return versions.find(({ version }) => version === handler.version)?.processIds ?? [];
   }
 
   #problem(what: string): void {

@@ -30,19 +30,26 @@ export function measure(cacheDir: string): Resources {
   return {
     ...residentMemory(),
     ...openHandles(),
-    children: childCount(),
+    children: childProcesses().length,
     mappedLibraries: mappedFiles(cacheDir),
     privateCopies,
   };
 }
 
-/** A process is the child of the thread that started it: proc_tid_children(5). */
-function childCount(): number {
-  return readdirSync('/proc/self/task')
-    .map(
-      (thread) => readFileSync(`/proc/self/task/${thread}/children`, 'utf8').split(' ').length - 1,
-    )
-    .reduce((sum, count) => sum + count, 0);
+/** Process ids of the children, zombies included. A process is the child of the thread that started it: proc_tid_children(5). */
+export function childProcesses(): number[] {
+  if (process.platform !== 'linux') return [];
+  return readdirSync('/proc/self/task').flatMap((thread) => childrenOf(thread));
+}
+
+function childrenOf(thread: string): number[] {
+  try {
+    const children = readFileSync(`/proc/self/task/${thread}/children`, 'utf8');
+    return children.split(' ').filter(Boolean).map(Number);
+  } catch {
+    // It has ended meanwhile.
+    return [];
+  }
 }
 
 const SETTLE_DEADLINE_MS = 5000;
@@ -88,7 +95,7 @@ export function leftOver(before: Resources, after: Resources, lanes: number): Co
   return [
     ...compare('threads', 'threads'),
     ...compare('descriptors', 'descriptors'),
-    ...compare('child processes', 'children'),
+    ...compare('child processes, zombies included', 'children'),
     ...compare('mapped handler libraries', 'mappedLibraries'),
     ...compare('private copies', 'privateCopies'),
     ...compare(

@@ -18,7 +18,7 @@ import { showLive } from './live.js';
 import type { SoakOptions } from './options.js';
 import { MAX_PAYLOAD_BYTES, Payloads } from './payloads.js';
 import { Random } from './random.js';
-import { type Comparison, leftOver, measure, measureSettled } from './resources.js';
+import { type Comparison, leftOver, measureSettled } from './resources.js';
 import { runCallers } from './traffic.js';
 import { Versions } from './versions.js';
 
@@ -103,12 +103,12 @@ async function soak(
   const cpuBefore = process.cpuUsage();
   const loop = watchEventLoop();
   const totalMs = minutes * 60_000;
-  const shown = showLive({ ledger, totalMs, startedMs });
+  const shown = showLive({ registry, ledger, totalMs, startedMs });
   const work = [...endpoints.map(runCallers), ...operators.map((operator) => operator.run())];
   const memory: MemorySample[] = [];
   const sampling = setInterval(() => {
     const minute = (performance.now() - startedMs) / 60_000;
-    memory.push({ minute, rssKiB: measure(cacheDir).rssKiB });
+    memory.push({ minute, rssKiB: Math.round(process.memoryUsage.rss() / 1024) });
   }, totalMs / SAMPLES);
   const failed = Promise.all(work);
   await Promise.race([
