@@ -6,7 +6,7 @@ import type { DrainReport, LoadedHandler } from '../../src/index.js';
 import { activeOf, type SoakEndpoint } from './endpoint.js';
 import type { Library } from './handlers.js';
 import type { Change } from './kinds.js';
-import { Random } from './random.js';
+import type { Random } from './random.js';
 import { childProcesses } from './resources.js';
 import { hasFields } from './verdict.js';
 import type { KnownVersion } from './versions.js';
@@ -22,7 +22,7 @@ export class Operator {
 
   constructor(endpoint: SoakEndpoint) {
     this.#endpoint = endpoint;
-    this.#random = new Random(endpoint.seed, `${endpoint.kind.id} changes`);
+    this.#random = endpoint.random('changes');
   }
 
   /** The first load. */
@@ -42,6 +42,12 @@ export class Operator {
       }
       await this.#change(this.#random.weighted(kind.changes));
     }
+    await Promise.all(this.#drains);
+  }
+
+  /** Takes the last version out of service, and resolves when it has drained. */
+  async end(): Promise<void> {
+    this.#unload(undefined);
     await Promise.all(this.#drains);
   }
 
@@ -99,21 +105,29 @@ export class Operator {
   }
 
   async #reload(): Promise<void> {
+    const { kind } = this.#endpoint;
+    const drained = this.#unload(this.#random.pick([0, 20, undefined]));
+    // Loaded again at once, or when nothing of it is left.
+    if (this.#random.chance(0.5)) await drained;
+    await this.#replace('load', this.#random.pick(kind.libraries));
+  }
+
+  #unload(drainTimeoutMs: number | undefined): Promise<DrainReport> | undefined {
     const { kind, registry, ledger, versions } = this.#endpoint;
     const before = activeOf(this.#endpoint);
-    if (before === undefined) return this.#problem('nothing is loaded');
+    if (before === undefined) {
+      this.#problem('nothing is loaded');
+      return undefined;
+    }
     const old = versions.of(before);
-    const drainTimeoutMs = this.#random.pick([0, 20, undefined]);
     if (drainTimeoutMs !== undefined) old.mayDrop.add('unload').add('drain-timeout');
     const drained = registry.unload(
       kind.id,
       drainTimeoutMs === undefined ? {} : { drainTimeoutMs },
     );
     this.#follow(before, old, drained);
-    // Loaded again at once, or when nothing of it is left.
-    if (this.#random.chance(0.5)) await drained;
     ledger.changes.add('unload');
-    await this.#replace('load', this.#random.pick(kind.libraries));
+    return drained;
   }
 
   /** Checks what is reported of a version that was taken out of service. */

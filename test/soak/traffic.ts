@@ -9,7 +9,7 @@ import type {
 } from '../../src/index.js';
 import { activeOf, type SoakEndpoint } from './endpoint.js';
 import { type Call, handlers, longCall } from './handlers.js';
-import { Random } from './random.js';
+import type { Random } from './random.js';
 import { type Ending, judge, type Sent } from './verdict.js';
 
 /** Share of the requests that are sent to a version itself, however old it is, and of the turns in which another is taken. */
@@ -22,9 +22,8 @@ const DEFAULT_CRASH_LOOP_AFTER = 5;
 
 /** Sends requests until it is told to stop; resolves when all that it has sent have settled. */
 export async function runCallers(endpoint: SoakEndpoint): Promise<void> {
-  const { kind, seed } = endpoint;
-  const callers = Array.from({ length: kind.callers }, (_, index) =>
-    new Caller(endpoint, new Random(seed, `${kind.id} ${index}`)).run(),
+  const callers = Array.from({ length: endpoint.kind.callers }, (_, index) =>
+    new Caller(endpoint, endpoint.random(`${index}`)).run(),
   );
   await Promise.all(callers);
 }
