@@ -8,7 +8,10 @@ export interface DrainReport {
   tookMs: number;
   /** Requests that were answered by the handler meanwhile, with a response or an error. */
   finished: number;
-  /** Requests that were taken away from their callers: by an immediate swap, or at the drain timeout. */
+  /**
+   * Requests that were taken away from their callers: by an immediate swap, at the drain timeout, or from the queue because every lane
+   * was stuck or crashed again and again.
+   */
   dropped: number;
   /** Native calls that outlived their callers' wait: answered before they returned, and going on now. */
   abandoned: number;

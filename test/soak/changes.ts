@@ -6,7 +6,8 @@ import type { DrainReport, LoadedHandler } from '../../src/index.js';
 import { activeOf, type SoakEndpoint } from './endpoint.js';
 import type { Library } from './handlers.js';
 import type { Change } from './kinds.js';
-import { Random } from './random.js';
+import type { Random } from './random.js';
+import { childProcesses } from './resources.js';
 import { hasFields } from './verdict.js';
 import type { KnownVersion } from './versions.js';
 
@@ -21,7 +22,7 @@ export class Operator {
 
   constructor(endpoint: SoakEndpoint) {
     this.#endpoint = endpoint;
-    this.#random = new Random(endpoint.seed, `${endpoint.kind.id} changes`);
+    this.#random = endpoint.random('changes');
   }
 
   /** The first load. */
@@ -41,6 +42,12 @@ export class Operator {
       }
       await this.#change(this.#random.weighted(kind.changes));
     }
+    await Promise.all(this.#drains);
+  }
+
+  /** Takes the last version out of service, and resolves when it has drained. */
+  async end(): Promise<void> {
+    this.#unload(undefined);
     await Promise.all(this.#drains);
   }
 
@@ -98,26 +105,36 @@ export class Operator {
   }
 
   async #reload(): Promise<void> {
+    const { kind } = this.#endpoint;
+    const drained = this.#unload(this.#random.pick([0, 20, undefined]));
+    // Loaded again at once, or when nothing of it is left.
+    if (this.#random.chance(0.5)) await drained;
+    await this.#replace('load', this.#random.pick(kind.libraries));
+  }
+
+  #unload(drainTimeoutMs: number | undefined): Promise<DrainReport> | undefined {
     const { kind, registry, ledger, versions } = this.#endpoint;
     const before = activeOf(this.#endpoint);
-    if (before === undefined) return this.#problem('nothing is loaded');
+    if (before === undefined) {
+      this.#problem('nothing is loaded');
+      return undefined;
+    }
     const old = versions.of(before);
-    const drainTimeoutMs = this.#random.pick([0, 20, undefined]);
     if (drainTimeoutMs !== undefined) old.mayDrop.add('unload').add('drain-timeout');
     const drained = registry.unload(
       kind.id,
       drainTimeoutMs === undefined ? {} : { drainTimeoutMs },
     );
     this.#follow(before, old, drained);
-    // Loaded again at once, or when nothing of it is left.
-    if (this.#random.chance(0.5)) await drained;
     ledger.changes.add('unload');
-    await this.#replace('load', this.#random.pick(kind.libraries));
+    return drained;
   }
 
   /** Checks what is reported of a version that was taken out of service. */
   #follow(handler: LoadedHandler, version: KnownVersion, drained: Promise<DrainReport>): void {
+    const processes = this.#processesOf(handler);
     const checked = drained.then(async (report) => {
+      const { guards } = version;
       // The last callers have been answered, and hear of it in this turn.
       await new Promise(setImmediate);
       const { ledger } = this.#endpoint;
@@ -126,15 +143,30 @@ export class Operator {
       if (dropped !== version.dropped) {
         this.#problem(`${dropped} reported as dropped, and ${version.dropped} were`);
       }
-      if (library === 'resident' && abandoned === 0) {
+      if (library === 'resident' && abandoned === 0 && guards === 0) {
         this.#problem(`${version.library} stayed: ${report.reason}`);
       }
-      if (abandoned === 0 && handler.state !== 'retired') {
+      if (abandoned === 0 && guards === 0 && handler.state !== 'retired') {
         this.#problem(`${version.library} is ${handler.state} after its report`);
       }
+      if (handler.state === 'retired') this.#checkGone(version, processes);
     });
     this.#drains.add(checked);
     void checked.finally(() => this.#drains.delete(checked));
+  }
+
+  #checkGone(version: KnownVersion, processes: readonly number[]): void {
+    const left = new Set(childProcesses());
+    if (processes.some((pid) => left.has(pid))) {
+      this.#problem(`${version.library} has retired, and a process of it is left`);
+    }
+  }
+
+  #processesOf(handler: LoadedHandler): readonly number[] {
+    const { registry, kind } = this.#endpoint;
+    const { endpoints } = registry.stats();
+    const versions = endpoints.find(({ id }) => id === kind.id)?.versions ?? [];
+    return versions.find(({ version }) => version === handler.version)?.processIds ?? [];
   }
 
   #problem(what: string): void {

@@ -1,6 +1,7 @@
 /** What the registry reports, compared with what callers were told. */
 
 import type { HandlerRegistry, RegistryEvents } from '../../src/index.js';
+import { kinds } from './kinds.js';
 import type { Ledger } from './ledger.js';
 
 const COUNTED = [
@@ -14,6 +15,9 @@ const COUNTED = [
   'laneStuck',
   'laneExited',
   'laneReplaced',
+  'laneRecycled',
+  'crashLoop',
+  'crashLoopEnded',
   'shed',
 ] as const satisfies (keyof RegistryEvents)[];
 
@@ -35,11 +39,21 @@ export function watchEvents(registry: HandlerRegistry, ledger: Ledger): EventWat
   };
   process.on('worker', onWorker);
   for (const event of COUNTED) registry.on(event, () => events.add(event));
+  registry.on('shed', ({ error }) => ledger.shed.add(error));
+  registry.on('laneStuck', ({ endpoint, killed }) => {
+    const inProcess = kinds.find(({ id }) => id === endpoint)?.options.isolation === 'process';
+    if (killed) ledger.killed += 1;
+    if (killed !== inProcess) ledger.problem(endpoint, `a stuck call, and killed is ${killed}`);
+  });
 
   const equal = (what: string, reported: number, known: number) => {
     if (reported !== known)
       ledger.problem('events', `${what}: ${reported} reported, ${known} seen`);
   };
+  const atMost = (what: string, number: number, most: number) => {
+    if (number > most) ledger.problem('events', `${what}: ${number}, and at most ${most} can be`);
+  };
+  const exits = () => events.of('laneExited');
   return {
     get started() {
       return started;
@@ -48,11 +62,11 @@ export function watchEvents(registry: HandlerRegistry, ledger: Ledger): EventWat
       const timeouts =
         outcomes.of('ERR_HANDLER_TIMEOUT (queued)') + outcomes.of('ERR_HANDLER_TIMEOUT (running)');
       equal('timeouts', events.of('timeout'), timeouts);
-      const atTheDoor = outcomes.of('ERR_HANDLER_QUEUE_FULL');
-      // Requests that waited when the last lane got stuck are refused as well, but had been let in.
-      const refused = atTheDoor + outcomes.of('ERR_HANDLER_STUCK');
-      const shed = events.of('shed');
-      equal('requests that were shed', shed, Math.min(refused, Math.max(atTheDoor, shed)));
+      equal('requests that were shed', events.of('shed'), ledger.shedSeen);
+      // Who had given up is not told, but the lane has ended all the same. Each takes a request that crashes.
+      atMost('requests that ended a lane', outcomes.starting('ERR_HANDLER_LANE_EXITED'), exits());
+      atMost('lanes that have ended', exits(), ledger.crashing);
+      atMost('crash loops that were due', ledger.loopsDue, events.of('crashLoop'));
       const { activeRequests, drainingRequests, drainingCount } = registry.stats();
       equal('requests in flight at the end', activeRequests + drainingRequests, 0);
       equal('versions draining at the end', drainingCount, 0);

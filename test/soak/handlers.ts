@@ -7,6 +7,8 @@ import type { KnownVersion } from './versions.js';
 
 /** More than any version here has: so many calls can go on at once. */
 const MOST_LANES = 8;
+/** A process may have some of it, not several times as much: see `maxRssBytes`. */
+const LEAK_MIB = 24;
 
 export interface Call {
   readonly request: RequestPayload;
@@ -17,6 +19,8 @@ export interface Call {
   readonly check?: (response: HandlerResponse) => string | null;
   /** Fields of the error that it ends with, if not earlier by a timeout or the like. Without, it succeeds. */
   readonly error?: Readonly<Record<string, unknown>>;
+  /** Whether it ends the process that it runs in. */
+  readonly crashes?: boolean;
 }
 
 /** What a handler's requests are made of. */
@@ -59,6 +63,28 @@ function echoing(prefix: string): Handler {
     return { request, sent, check: bytes(wanted) };
   };
 }
+
+/** What `dies` and `fault` do when they are told to, and how the caller must hear of it. */
+const CRASHES = {
+  segv: { signal: 'SIGSEGV', exitCode: null },
+  abort: { signal: 'SIGABRT', exitCode: null },
+  overflow: { signal: 'SIGSEGV', exitCode: null },
+  throw: { signal: 'SIGABRT', exitCode: null },
+  exit: { signal: null, exitCode: 3 },
+  // Its main thread has ended, and the process does so with a code of ours.
+  pthread_exit: { signal: null, exitCode: 113 },
+  // These two do not end by themselves: their lane finds that something is wrong, and kills them.
+  'hang up': { signal: 'SIGKILL', exitCode: null },
+  lie: { signal: 'SIGKILL', exitCode: null },
+} as const;
+
+type Crash = keyof typeof CRASHES;
+
+const crash = (how: Crash, request: string = how): Call => ({
+  request,
+  error: { code: 'ERR_HANDLER_LANE_EXITED', ...CRASHES[how] },
+  crashes: true,
+});
 
 const tooLarge: Call = {
   request: new Uint8Array(MAX_PAYLOAD_BYTES + 1),
@@ -139,11 +165,46 @@ export const handlers = {
   burn: ({ random }) => ({ request: `${random.int(0, 1000)}`, check: bytes(Buffer.alloc(0)) }),
   sleep: ({ random }) => ({ request: `${random.int(0, 40)}`, check: text('slept') }),
   cooperative: ({ random }) => ({ request: `${random.int(0, 10)}`, check: text('finished') }),
+  // The last three are for processes of their own.
+  dies: (surroundings) =>
+    surroundings.random.chance(0.03)
+      ? crash(surroundings.random.pick(Object.keys(CRASHES) as Crash[]))
+      : echoing('')(surroundings),
+  // Hardly a request is answered in between.
+  fault: ({ random }) =>
+    random.chance(0.9)
+      ? crash('segv', 'do segv')
+      : { request: 'answered', check: text('answered') },
+  // Each process begins anew, and none is this one.
+  own_process: ({ random, version }) => {
+    switch (random.weighted({ count: 45, pid: 45, env: 5, leak: 5 })) {
+      case 'count':
+        return { request: 'count', check: number(1, version.requests) };
+      case 'pid':
+        return {
+          request: 'pid',
+          check: (response) =>
+            number(2, Number.MAX_SAFE_INTEGER)(response) ??
+            (Number(response.text()) === process.pid ? 'it ran in the host' : null),
+        };
+      case 'env':
+        return { request: 'env PATH', check: text('(not set)') };
+      case 'leak':
+        return { request: `leak ${LEAK_MIB}`, check: text('leaked') };
+    }
+  },
 } as const satisfies Record<string, Handler>;
 
-/** A call of `sleep` that nobody will wait for to the end. */
-export function longCall(random: Random, mostMs: number): Call {
-  return { request: `${random.int(200, mostMs)}`, check: text('slept') };
+/** Calls that go on although nobody waits for them any more. */
+const longCalls: Partial<Record<Library, (random: Random, mostMs: number) => Call>> = {
+  sleep: (random, mostMs) => ({ request: `${random.int(200, mostMs)}`, check: text('slept') }),
+  // For ever: that it is killed is its only end.
+  dies: () => ({ request: 'loop' }),
+};
+
+/** A call of `library` that its caller gives up, if it has such. */
+export function longCall(library: Library, random: Random, mostMs: number): Call | undefined {
+  return longCalls[library]?.(random, mostMs);
 }
 
 export type Library = keyof typeof handlers;

@@ -28,15 +28,17 @@ export interface Kind {
   readonly changes: Readonly<Partial<Record<Change, number>>>;
 }
 
+const MIB = 1024 * 1024;
+
 const GENTLE = { swapGraceful: 5, load: 1, broken: 2 };
 const ALL = { swap: 2, swapGraceful: 3, shortDrain: 1, load: 1, broken: 2, reload: 2 };
 
-export const kinds: readonly Kind[] = [
+const all: readonly Kind[] = [
   {
     id: 'deployments',
-    trouble: 'graceful swaps and refused libraries only: no request may fail',
+    trouble: 'graceful swaps, refused libraries and recycled lanes only: no request may fail',
     libraries: ['version_a', 'version_b', 'echo'],
-    options: { threads: 2 },
+    options: { threads: 2, recycleAfterRequests: 300 },
     callers: 6,
     pauseMs: 40,
     changes: GENTLE,
@@ -110,4 +112,41 @@ export const kinds: readonly Kind[] = [
     floods: true,
     changes: ALL,
   },
+  {
+    id: 'crashes',
+    trouble:
+      'processes that crash, are killed for a stuck call, and are replaced for their requests, age and memory',
+    libraries: ['dies', 'own_process'],
+    options: {
+      isolation: 'process',
+      threads: 2,
+      cancelGraceMs: 50,
+      maxStuckLanes: 1,
+      recycleAfterRequests: 100,
+      recycleAfterMs: 3000,
+      // An empty one has about 50 MiB.
+      maxRssBytes: 100 * MIB,
+    },
+    callers: 4,
+    pauseMs: 50,
+    timeouts: { share: 0.1, mostMs: 40 },
+    aborts: { share: 0.1, mostMs: 20 },
+    bursts: { share: 0.02, requests: 16 },
+    stuckCalls: { share: 0.02, mostMs: Number.POSITIVE_INFINITY },
+    changes: ALL,
+  },
+  {
+    id: 'crash-loops',
+    trouble: 'a library that crashes on nearly every request, until another is swapped in',
+    libraries: ['version_a', 'fault'],
+    options: { isolation: 'process', threads: 2, crashLoopAfter: 3 },
+    callers: 3,
+    pauseMs: 80,
+    changes: ALL,
+  },
 ];
+
+/** Lanes can be processes only on Linux. */
+export const kinds = all.filter(
+  ({ options }) => options.isolation !== 'process' || process.platform === 'linux',
+);

@@ -14,6 +14,12 @@ export class Counts {
     return this.#counts.get(name) ?? 0;
   }
 
+  /** All whose names begin so. */
+  starting(prefix: string): number {
+    const found = [...this.#counts].filter(([name]) => name.startsWith(prefix));
+    return found.reduce((sum, [, count]) => sum + count, 0);
+  }
+
   get total(): number {
     return [...this.#counts.values()].reduce((sum, count) => sum + count, 0);
   }
@@ -29,6 +35,15 @@ export class Ledger {
   wrong = 0;
   /** Response bytes that were compared. */
   verifiedBytes = 0;
+  /** Requests that were to end the process they run in. */
+  crashing = 0;
+  /** Errors of requests that were refused at the door, as events tell them; and how many of them callers got. */
+  readonly shed = new WeakSet<object>();
+  shedSeen = 0;
+  /** Lanes whose process was killed because a call was stuck. */
+  killed = 0;
+  /** Versions that have lost so many lanes in a row that requests must have been refused. */
+  loopsDue = 0;
   readonly outcomes = new Counts();
   readonly changes = new Counts();
   readonly drains = new Counts();

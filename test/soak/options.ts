@@ -21,9 +21,10 @@ const ids = kinds.map(({ id }) => id);
 export const usage = `Usage: npm run soak [-- options]
 
 Sends requests to several endpoints at once while libraries are swapped, refused, unloaded and loaded again, callers give up,
-calls time out, get stuck and find no room; verifies every answer, and that nothing is left at the end.
+calls time out, get stuck and find no room, and processes crash, are killed and are recycled (Linux); verifies every answer, and that nothing
+is left at the end. What a crashing process prints is printed.
 
-  --minutes N    how long, 0.01 to ${MOST_MINUTES} (default: 1)
+  --minutes N    how long the load lasts, 0.01 to ${MOST_MINUTES} (default: 1); growth of memory is judged from half a minute on
   --seed N       0 to ${MOST_SEED}: the same choices again, though not the same times (default: another each run)
   --only IDS     endpoints that take part, separated by commas (default: all)
                  ${ids.join(', ')}

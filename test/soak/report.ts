@@ -6,6 +6,7 @@ import { markdownTable, plainTable } from '../../bench/harness/text.js';
 import { short } from '../../bench/harness/units.js';
 import { kinds } from './kinds.js';
 import type { Counts } from './ledger.js';
+import { LEAST_ROUNDS } from './memory.js';
 import type { SoakResult } from './run.js';
 
 export function hasPassed({ ledger, lost }: SoakResult): boolean {
@@ -37,6 +38,9 @@ function tables(result: SoakResult): Table[] {
         ],
         ['CPU, lanes included', `${short((result.cpuSeconds / seconds) * 100, '%')} of a core`],
         ['lanes started', count(result.lanesStarted)],
+        ['lanes that crashed', count(ledger.events.of('laneExited'))],
+        ['lanes killed for a stuck call', count(ledger.killed)],
+        ['lanes recycled', count(ledger.events.of('laneRecycled'))],
       ],
     },
     counted('How requests ended', 'outcome', 'requests', ledger.outcomes),
@@ -55,21 +59,26 @@ function tables(result: SoakResult): Table[] {
         what,
         count(before),
         count(after),
-        count(tolerance),
-        ok ? 'as it should be' : 'LEFT OVER',
+        tolerance === null ? '' : count(tolerance),
+        tolerance === null ? 'not judged' : ok ? 'as it should be' : 'LEFT OVER',
       ]),
       note: result.resources
-        .filter(({ tolerance }) => tolerance > 0)
+        .filter(({ tolerance }) => tolerance !== 0)
         .map(({ what, why }) => `${what}: ${why}.`)
         .join(' '),
     },
     {
-      title: 'Memory while it ran',
-      columns: ['minute', 'resident'],
-      rows: result.memory.map(({ minute, rssKiB }) => [
-        minute.toFixed(2),
+      title: 'Memory after each round, when nothing is loaded',
+      columns: ['round', 'requests', 'lanes started', 'JavaScript heap', 'resident'],
+      rows: result.memory.map(({ requests, lanes, heapKiB, rssKiB }, round) => [
+        String(round + 1),
+        count(requests),
+        count(lanes),
+        short(heapKiB * 1024, 'bytes'),
         short(rssKiB * 1024, 'bytes'),
       ]),
+      note:
+        result.memory.length < LEAST_ROUNDS ? 'So few rounds do not tell growth from warm-up.' : '',
     },
   ];
 }
@@ -104,7 +113,7 @@ export function reportMarkdown(result: SoakResult): string {
     `Written by \`npm run soak -- --minutes ${Math.round(result.seconds / 60)} --seed ${result.seed} --report docs/soak.md\`. Node ${node}, ${cores} cores (${cpu}), ${memoryGiB} GiB, ${system}, commit ${commit ?? 'unknown'}.`,
     `**${conclusion(result)}**`,
     ...problems(result).map((line) => `- ${line}`),
-    `Several endpoints serve at once, each with several callers and somebody who deploys to it. Everything is chosen at random from the seed. A request ends well only as its call, its version and what was done to it allow: a response has every byte verified and comes from the version that was active when it was sent; a timeout comes only if one was given, and not early; a request is dropped only if its version was swapped at once, unloaded or out of time; a count of calls comes only once. The registry's events, drain reports and statistics have to agree with what callers were told.`,
+    `Several endpoints serve at once, each with several callers and somebody who deploys to it. Everything is chosen at random from the seed. It goes in rounds, after each of which everything is unloaded. A request ends well only as its call, its version and what was done to it allow: a response has every byte verified and comes from the version that was active when it was sent; a timeout comes only if one was given, and not early; a request is dropped only if its version was swapped at once, unloaded or out of time; a count of calls comes only once; a crash ends only the request that caused it, and is told as it was; requests are refused for a crash loop only if so many that crash were sent. The registry's events, drain reports and statistics have to agree with what callers were told.`,
     markdownTable({ columns: ['endpoint', 'trouble', 'libraries'], rows: endpoints }),
     ...tables(result).flatMap((table) => [
       `## ${table.title}`,

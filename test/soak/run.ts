@@ -3,48 +3,31 @@
 import { mkdtemp, realpath, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as pause } from 'node:timers/promises';
-import { type EventLoopReport, watchEventLoop } from '../../bench/harness/event-loop.js';
 import { fixturesDir } from '../../fixtures/paths.js';
-import { settledWithin } from '../../src/deferred.js';
 import { HandlerRegistry, type LeftBehind } from '../../src/index.js';
 import { brokenLibraries } from './broken.js';
-import { Operator } from './changes.js';
-import type { SoakEndpoint } from './endpoint.js';
 import { watchEvents } from './events.js';
 import { kinds } from './kinds.js';
 import { Ledger } from './ledger.js';
 import { showLive } from './live.js';
+import { type MemoryPoint, memoryGrowth, memoryNow, roundsIn } from './memory.js';
 import type { SoakOptions } from './options.js';
 import { MAX_PAYLOAD_BYTES, Payloads } from './payloads.js';
 import { Random } from './random.js';
-import { type Comparison, leftOver, measure, measureSettled } from './resources.js';
-import { runCallers } from './traffic.js';
+import { type Comparison, leftOver, measureSettled } from './resources.js';
+import { type RoundReport, runRound, sumOf } from './round.js';
 import { Versions } from './versions.js';
 
-/** Longest that what was begun may take when nothing new is begun any more: far more than any call, load or drain here. */
-const LAST_ONES_MS = 120_000;
-const QUIET_POLL_MS = 20;
-const SAMPLES = 12;
-
-export interface MemorySample {
-  minute: number;
-  rssKiB: number;
-}
-
-export interface SoakResult {
+export interface SoakResult extends RoundReport {
   seed: number;
   endpoints: readonly string[];
-  /** Seconds of load, the end not included. */
-  seconds: number;
   ledger: Ledger;
   /** Requests that were sent and never settled. */
   lost: number;
   lanesStarted: number;
   leftBehind: LeftBehind[];
-  loop: EventLoopReport;
-  cpuSeconds: number;
-  memory: MemorySample[];
+  /** After each round. */
+  memory: MemoryPoint[];
   resources: Comparison[];
 }
 
@@ -89,40 +72,26 @@ async function soak(
     closeTimeoutMs: 60_000,
   });
   const lanes = watchEvents(registry, ledger);
-  const stopping = new AbortController();
-  const stop = stopping.signal;
-  const versions = new Versions();
   const taking = kinds.filter(({ id }) => only.includes(id));
-  const endpoints = taking.map(
-    (kind): SoakEndpoint => ({ kind, seed, registry, versions, ledger, payloads, broken, stop }),
-  );
-  const operators = endpoints.map((endpoint) => new Operator(endpoint));
-  await Promise.all(operators.map((operator) => operator.begin()));
-
   const startedMs = performance.now();
-  const cpuBefore = process.cpuUsage();
-  const loop = watchEventLoop();
   const totalMs = minutes * 60_000;
-  const shown = showLive({ ledger, totalMs, startedMs });
-  const work = [...endpoints.map(runCallers), ...operators.map((operator) => operator.run())];
-  const memory: MemorySample[] = [];
-  const sampling = setInterval(() => {
-    const minute = (performance.now() - startedMs) / 60_000;
-    memory.push({ minute, rssKiB: measure(cacheDir).rssKiB });
-  }, totalMs / SAMPLES);
-  const failed = Promise.all(work);
-  await Promise.race([
-    pause(totalMs, undefined, { signal: interrupted }).catch(() => undefined),
-    // Only a mistake of the soak itself ends it early.
-    failed,
-  ]);
-  clearInterval(sampling);
-  stopping.abort();
-  const seconds = (performance.now() - startedMs) / 1000;
-  const { user, system } = process.cpuUsage(cpuBefore);
-  const loopReport = loop();
-  await settledWithin(failed, LAST_ONES_MS);
-  await untilQuiet(registry);
+  const shown = showLive({ registry, ledger, totalMs, startedMs });
+  const scene = {
+    kinds: taking,
+    seed,
+    registry,
+    versions: new Versions(),
+    ledger,
+    payloads,
+    broken,
+  };
+  const rounds: RoundReport[] = [];
+  const memory: MemoryPoint[] = [];
+  const count = roundsIn(totalMs);
+  while (rounds.length < count && !interrupted.aborted && ledger.outstanding === 0) {
+    rounds.push(await runRound(scene, rounds.length, totalMs / count, interrupted));
+    memory.push({ ...(await memoryNow()), lanes: lanes.started, requests: ledger.sent });
+  }
   shown();
   const lost = ledger.outstanding;
   if (lost > 0) ledger.problem('requests', `${lost} have not settled`);
@@ -132,7 +101,7 @@ async function soak(
   if (dropped > 0) ledger.problem('close', `${dropped} requests dropped, and none was sent`);
   lanes.auditClosed();
   const after = await measureSettled(cacheDir, before);
-  const resources = leftOver(before, after, lanes.started);
+  const resources = [...leftOver(before, after), ...memoryGrowth(memory)];
   lanes.done();
   for (const { what, before: from, after: to, ok } of resources) {
     if (!ok) ledger.problem(what, `${to} at the end, ${from} at the beginning`);
@@ -140,24 +109,12 @@ async function soak(
   return {
     seed,
     endpoints: taking.map(({ id }) => id),
-    seconds,
+    ...sumOf(rounds),
     ledger,
     lost,
     lanesStarted: lanes.started,
     leftBehind,
-    loop: loopReport,
-    cpuSeconds: (user + system) / 1e6,
     memory,
     resources,
   };
-}
-
-/** Waits for native calls that nobody waits for any more, and for what drains with them. */
-async function untilQuiet(registry: HandlerRegistry): Promise<void> {
-  const endMs = performance.now() + LAST_ONES_MS;
-  for (;;) {
-    const { activeRequests, drainingCount } = registry.stats();
-    if (activeRequests + drainingCount === 0 || performance.now() > endMs) return;
-    await pause(QUIET_POLL_MS);
-  }
 }

@@ -1,10 +1,15 @@
 /** The callers of one endpoint: each sends a request, waits for how it ends, pauses and sends the next. */
 
 import { setTimeout as pause } from 'node:timers/promises';
-import type { HandlerResponse, LoadedHandler, RequestGuard } from '../../src/index.js';
+import type {
+  HandlerResponse,
+  LoadedHandler,
+  RequestGuard,
+  VersionState,
+} from '../../src/index.js';
 import { activeOf, type SoakEndpoint } from './endpoint.js';
 import { type Call, handlers, longCall } from './handlers.js';
-import { Random } from './random.js';
+import type { Random } from './random.js';
 import { type Ending, judge, type Sent } from './verdict.js';
 
 /** Share of the requests that are sent to a version itself, however old it is, and of the turns in which another is taken. */
@@ -13,12 +18,12 @@ const TAKE_VERSION = 0.1;
 /** Share of the turns in which a guard is held, at most so long. */
 const GUARD = 0.02;
 const MOST_GUARD_MS = 60;
+const DEFAULT_CRASH_LOOP_AFTER = 5;
 
 /** Sends requests until it is told to stop; resolves when all that it has sent have settled. */
 export async function runCallers(endpoint: SoakEndpoint): Promise<void> {
-  const { kind, seed } = endpoint;
-  const callers = Array.from({ length: kind.callers }, (_, index) =>
-    new Caller(endpoint, new Random(seed, `${kind.id} ${index}`)).run(),
+  const callers = Array.from({ length: endpoint.kind.callers }, (_, index) =>
+    new Caller(endpoint, endpoint.random(`${index}`)).run(),
   );
   await Promise.all(callers);
 }
@@ -55,16 +60,22 @@ class Caller {
     if (handler === undefined) return this.#sendToNobody();
     const version = versions.of(handler);
     version.requests += 1;
-    const stuck = kind.stuckCalls !== undefined && random.chance(kind.stuckCalls.share);
-    const call: Call = stuck
-      ? longCall(random, kind.stuckCalls.mostMs)
-      : handlers[version.library]({ random, payloads, version });
-    const timeoutMs = stuck ? random.int(1, 40) : this.#timeoutMs();
+    const long =
+      kind.stuckCalls !== undefined && random.chance(kind.stuckCalls.share)
+        ? longCall(version.library, random, kind.stuckCalls.mostMs)
+        : undefined;
+    const call: Call = long ?? handlers[version.library]({ random, payloads, version });
+    const timeoutMs = long === undefined ? this.#timeoutMs() : random.int(1, 40);
+    if (call.crashes) {
+      version.crashing += 1;
+      ledger.crashing += 1;
+    }
     const giveUp = this.#giveUp();
     const sent: Sent = {
       call,
       version,
       number: handler.version,
+      isolation: handler.isolation,
       state: handler.state,
       inFlight: handler.activeRequests,
       timeoutMs,
@@ -72,6 +83,7 @@ class Caller {
       abortedBefore: giveUp?.signal.aborted ?? false,
       floods: kind.floods ?? false,
       sticks: kind.sticks ?? false,
+      crashLoopAfter: kind.options.crashLoopAfter ?? DEFAULT_CRASH_LOOP_AFTER,
     };
     const { request, context } = call;
     const options = giveUp === undefined ? {} : { signal: giveUp.signal };
@@ -85,7 +97,7 @@ class Caller {
     call.sent?.();
     const ending = await settled(answer);
     giveUp?.done();
-    this.#settled(sent, ending, performance.now() - startedMs);
+    this.#settled(sent, ending, performance.now() - startedMs, handler.state);
   }
 
   /** While the endpoint is not loaded, there is one answer. */
@@ -101,19 +113,32 @@ class Caller {
     ledger.problem(kind.id, `not loaded, and ${String(code)} came back`);
   }
 
-  #settled(sent: Sent, ending: Ending, tookMs: number): void {
+  /** `state` is the version's when the request has ended. */
+  #settled(sent: Sent, ending: Ending, tookMs: number, state: VersionState): void {
     const { kind, ledger } = this.#endpoint;
+    const { version } = sent;
     const { outcome, problem } = judge(sent, ending, tookMs);
     ledger.settled += 1;
     ledger.outcomes.add(outcome);
-    if ('response' in ending) ledger.verifiedBytes += ending.response.bytes.length;
-    if (outcome.startsWith('ERR_HANDLER_DROPPED')) sent.version.dropped += 1;
+    if ('response' in ending) {
+      ledger.verifiedBytes += ending.response.bytes.length;
+      version.crashesInRow = 0;
+    } else if (ledger.shed.has(ending.reason as object)) {
+      ledger.shedSeen += 1;
+    } else if (state !== 'active' && /DROPPED|STUCK|CRASH_LOOP/.test(outcome)) {
+      version.dropped += 1;
+    }
+    if (outcome.startsWith('ERR_HANDLER_LANE_EXITED')) {
+      version.crashesInRow += 1;
+      // Callers are told in the order in which it happened.
+      if (version.crashesInRow === sent.crashLoopAfter) ledger.loopsDue += 1;
+    }
     if (outcome.startsWith('ERR_HANDLER_TIMEOUT')) {
       ledger.timeoutAnswered(tookMs - (sent.timeoutMs ?? tookMs));
     }
     if (problem === null) return;
     ledger.wrong += 1;
-    ledger.problem(`${kind.id}, ${sent.version.library}`, problem);
+    ledger.problem(`${kind.id}, ${version.library}`, problem);
   }
 
   #timeoutMs(): number | undefined {
@@ -136,15 +161,18 @@ class Caller {
 
   /** Holds the active version: it must not retire meanwhile. */
   async #hold(): Promise<void> {
-    const { kind, ledger } = this.#endpoint;
+    const { kind, ledger, versions } = this.#endpoint;
     const handler = activeOf(this.#endpoint);
     const guard: RequestGuard | null | undefined = handler?.acquireRequest();
     if (handler === undefined || guard === undefined) return;
     if (guard === null) return ledger.problem(kind.id, 'an active version gave no guard');
+    const version = versions.of(handler);
+    version.guards += 1;
     await pause(this.#random.int(0, MOST_GUARD_MS));
     if (handler.state === 'retired' || handler.activeRequests < 1) {
       ledger.problem(kind.id, `${handler.state} with ${handler.activeRequests} in flight, held`);
     }
+    version.guards -= 1;
     guard.release();
     // Only the first counts.
     guard.release();

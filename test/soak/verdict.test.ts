@@ -15,7 +15,12 @@ const failure = (code: string, fields: object = {}): Ending => ({
   reason: { code: `ERR_HANDLER_${code}`, ...fields },
 });
 const dropped = (reason: 'swap' | 'unload') => failure('DROPPED', { reason, phase: 'running' });
-const timeout = failure('TIMEOUT', { timeoutMs: 10, phase: 'running' });
+const timeout = failure('TIMEOUT', { timeoutMs: 10, phase: 'running', cpuReclaimed: false });
+const killed = failure('TIMEOUT', { timeoutMs: 10, phase: 'running', cpuReclaimed: true });
+const unheard = failure('TIMEOUT', { timeoutMs: 10, phase: 'queued', cpuReclaimed: false });
+const crashed = failure('LANE_EXITED', { signal: 'SIGSEGV', exitCode: null });
+const exited = failure('LANE_EXITED', { signal: null, exitCode: 3 });
+const loop = failure('CRASH_LOOP', { crashes: 3 });
 const queueFull = failure('QUEUE_FULL', { maxQueue: 4 });
 const notLoaded = failure('NOT_LOADED');
 const no = failure('FAILED', { handlerCode: 42 });
@@ -28,6 +33,7 @@ function sent(changes: Partial<Sent> = {}): Sent {
     call: { request: '', check },
     version: new KnownVersion('echo'),
     number: 1,
+    isolation: 'thread',
     state: 'active',
     inFlight: 0,
     timeoutMs: undefined,
@@ -35,8 +41,19 @@ function sent(changes: Partial<Sent> = {}): Sent {
     abortedBefore: false,
     floods: false,
     sticks: false,
+    crashLoopAfter: 3,
     ...changes,
   };
+}
+
+const segv = { code: 'ERR_HANDLER_LANE_EXITED', signal: 'SIGSEGV', exitCode: null };
+const crashing = { request: 'segv', error: segv, crashes: true };
+
+/** A version to which so many requests were sent that crash. */
+function crashedOn(requests: number): KnownVersion {
+  const version = new KnownVersion('dies');
+  version.crashing = requests;
+  return version;
 }
 
 const swapped = new KnownVersion('echo');
@@ -66,6 +83,29 @@ const rows: Record<string, [allowed: Sent, wrong: Sent, ending: Ending, tookMs?:
     queueFull,
   ],
   'not loaded although it was active': [sent({ state: 'drained' }), sent(), notLoaded],
+  'a crash of another request': [sent({ call: crashing }), sent(), crashed],
+  'a refusal although too few crash': [
+    sent({ version: crashedOn(3) }),
+    sent({ version: crashedOn(2) }),
+    loop,
+  ],
+  'a refusal before so many have crashed': [
+    sent({ version: crashedOn(3) }),
+    sent({ version: crashedOn(3), crashLoopAfter: 4 }),
+    loop,
+  ],
+  'CPU that is not reclaimed': [
+    sent({ timeoutMs: 10 }),
+    sent({ timeoutMs: 10, isolation: 'process' }),
+    timeout,
+    20,
+  ],
+  'CPU that cannot be reclaimed': [
+    sent({ timeoutMs: 10, isolation: 'process' }),
+    sent({ timeoutMs: 10 }),
+    killed,
+    20,
+  ],
   'an abort by nobody': [sent({ signal: given.signal }), sent(), { reason: given.signal.reason }],
 };
 
@@ -78,6 +118,26 @@ for (const [what, [allowed, wrong, ending, tookMs = 5]] of Object.entries(rows))
 
 test('a wrong byte is noticed', (t) => {
   t.is(judge(sent(), answer('wrong'), 5).problem, 'not right');
+});
+
+test('a crash with another end than its own is noticed', (t) => {
+  t.not(judge(sent({ call: crashing }), exited, 5).problem, null);
+});
+
+test('a crash that is answered is noticed', (t) => {
+  t.not(judge(sent({ call: crashing }), answer('right'), 5).problem, null);
+});
+
+test('CPU that is said to be in use although nothing ran is noticed', (t) => {
+  t.not(judge(sent({ timeoutMs: 10 }), unheard, 20).problem, null);
+});
+
+test('crashes are told apart by how they ended', (t) => {
+  const outcomes = [crashed, exited].map((ending) => judge(sent(), ending, 5).outcome);
+  t.deepEqual(outcomes, [
+    'ERR_HANDLER_LANE_EXITED (SIGSEGV)',
+    'ERR_HANDLER_LANE_EXITED (exit code 3)',
+  ]);
 });
 
 test('a timeout that comes early is noticed', (t) => {

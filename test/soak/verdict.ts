@@ -1,6 +1,6 @@
 /** Whether a request ended as it may: the rules that the soak holds the engine to. */
 
-import type { HandlerError, HandlerResponse, VersionState } from '../../src/index.js';
+import type { HandlerError, HandlerResponse, Isolation, VersionState } from '../../src/index.js';
 import type { Call } from './handlers.js';
 import type { KnownVersion } from './versions.js';
 
@@ -9,6 +9,7 @@ export interface Sent {
   readonly call: Call;
   readonly version: KnownVersion;
   readonly number: number;
+  readonly isolation: Isolation;
   /** Of the version, when the request was sent. */
   readonly state: VersionState;
   /** Requests in flight there, this one not included. */
@@ -20,6 +21,8 @@ export interface Sent {
   readonly floods: boolean;
   /** Whether every lane there may be stuck. */
   readonly sticks: boolean;
+  /** Crashes in a row after which requests are refused there. */
+  readonly crashLoopAfter: number;
 }
 
 export type Ending = { readonly response: HandlerResponse } | { readonly reason: unknown };
@@ -41,11 +44,23 @@ export function judge(sent: Sent, ending: Ending, tookMs: number): Verdict {
   }
   const error = reason as HandlerError & Record<string, unknown>;
   const code = String(error?.code ?? reason);
-  const detail = code === 'ERR_HANDLER_DROPPED' ? error['reason'] : error?.['phase'];
+  const detail = detailOf(code, error);
   return {
     outcome: detail === undefined ? code : `${code} (${String(detail)})`,
     problem: isAllowed(sent, error, tookMs) ? null : `must not end with ${code}: ${error?.message}`,
   };
+}
+
+/** What tells the endings with one code apart. */
+function detailOf(code: string, error: Record<string, unknown>): unknown {
+  switch (code) {
+    case 'ERR_HANDLER_DROPPED':
+      return error['reason'];
+    case 'ERR_HANDLER_LANE_EXITED':
+      return error['signal'] ?? `exit code ${error['exitCode']}`;
+    default:
+      return error?.['phase'];
+  }
 }
 
 function problemOfResponse(sent: Sent, response: HandlerResponse): string | null {
@@ -58,23 +73,35 @@ function problemOfResponse(sent: Sent, response: HandlerResponse): string | null
 }
 
 function isAllowed(sent: Sent, error: Record<string, unknown>, tookMs: number): boolean {
-  const { call, timeoutMs } = sent;
+  const { call, version } = sent;
   if (call.error !== undefined && hasFields(error, call.error)) return true;
   switch (error?.['code']) {
     case 'ERR_HANDLER_TIMEOUT':
-      // Timers count whole milliseconds.
-      return timeoutMs !== undefined && error['timeoutMs'] === timeoutMs && tookMs > timeoutMs - 1;
+      return isTrueTimeout(sent, error, tookMs);
     case 'ERR_HANDLER_DROPPED':
-      return sent.version.mayDrop.has(error['reason'] as never);
+      return version.mayDrop.has(error['reason'] as never);
     case 'ERR_HANDLER_NOT_LOADED':
       return sent.state !== 'active';
     case 'ERR_HANDLER_QUEUE_FULL':
       return sent.floods && sent.inFlight >= Number(error['maxQueue']);
     case 'ERR_HANDLER_STUCK':
       return sent.sticks;
+    case 'ERR_HANDLER_CRASH_LOOP': {
+      // Each crash in the row takes a request that crashes; a library without such is never in a loop.
+      const crashes = Number(error['crashes']);
+      return crashes >= sent.crashLoopAfter && version.crashing >= crashes;
+    }
     default:
       return false;
   }
+}
+
+function isTrueTimeout(sent: Sent, error: Record<string, unknown>, tookMs: number): boolean {
+  const { timeoutMs, isolation } = sent;
+  const cpuReclaimed = error['phase'] === 'queued' || isolation === 'process';
+  if (timeoutMs === undefined || !hasFields(error, { timeoutMs, cpuReclaimed })) return false;
+  // Timers count whole milliseconds.
+  return tookMs > timeoutMs - 1;
 }
 
 export function hasFields(error: unknown, fields: Readonly<Record<string, unknown>>): boolean {

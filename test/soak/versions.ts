@@ -7,8 +7,14 @@ import { handlers, type Library } from './handlers.js';
 export class KnownVersion {
   /** Requests sent to it. */
   requests = 0;
-  /** Requests that were answered with `DroppedError`. */
+  /** Those of them that end the process they run in. */
+  crashing = 0;
+  /** Requests that ended with the lane that ran them, since the last one that was answered. */
+  crashesInRow = 0;
+  /** Requests that were accepted and then taken away, since it takes no more. */
   dropped = 0;
+  /** Guards that callers hold now. */
+  guards = 0;
   /** What may drop its requests from now on. */
   readonly mayDrop = new Set<DropReason>();
   readonly #counted = new Set<number>();

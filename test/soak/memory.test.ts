@@ -1,0 +1,54 @@
+/** The soak would notice a leak, and does not take a heap that warms up for one. */
+
+import test from 'ava';
+import { type MemoryPoint, memoryGrowth, roundsIn } from './memory.js';
+
+const MIB = 1024;
+
+/** Memory after each round, in MiB; 40 lanes each. */
+const points = (field: 'rssKiB' | 'heapKiB', mib: readonly number[]): MemoryPoint[] =>
+  mib.map((size, round) => ({
+    rssKiB: 200 * MIB,
+    heapKiB: 12 * MIB,
+    lanes: 40 * (round + 1),
+    requests: 8000 * (round + 1),
+    [field]: size * MIB,
+  }));
+
+const verdicts = (of: readonly MemoryPoint[]) => memoryGrowth(of).map(({ ok }) => ok);
+
+test('a heap that stays as it is after the first round is as it should be', (t) => {
+  t.deepEqual(verdicts(points('heapKiB', [12, 13, 12, 13, 13])), [true, true]);
+});
+
+test('a heap that grows by more than a megabyte each round is noticed', (t) => {
+  t.deepEqual(verdicts(points('heapKiB', [12, 13, 14, 15, 17, 18])), [false, true]);
+});
+
+test('pages that are kept now and given back then are no leak', (t) => {
+  t.deepEqual(verdicts(points('rssKiB', [234, 261, 275, 265, 271, 309])), [true, true]);
+});
+
+test('memory outside of the heap that grows by 30 MiB each round is noticed', (t) => {
+  t.deepEqual(verdicts(points('rssKiB', [200, 230, 260, 290, 320, 350])), [true, false]);
+});
+
+test('lanes that come and go may leave a little, and no more', (t) => {
+  const [few, many] = [400, 4000].map((lanes): MemoryPoint[] => [
+    { rssKiB: 200 * MIB, heapKiB: 0, lanes: 0, requests: 0 },
+    { rssKiB: 340 * MIB, heapKiB: 0, lanes, requests: 0 },
+    { rssKiB: 340 * MIB, heapKiB: 0, lanes, requests: 0 },
+  ]);
+  t.deepEqual(verdicts(few ?? []), [true, false]);
+  t.deepEqual(verdicts(many ?? []), [true, true]);
+});
+
+test('two rounds tell nothing of growth', (t) => {
+  t.deepEqual(memoryGrowth(points('heapKiB', [12])), []);
+  t.deepEqual(memoryGrowth(points('heapKiB', [12, 500])), []);
+});
+
+test('two seconds are one round, a minute is judged', (t) => {
+  t.is(roundsIn(1800), 1);
+  t.is(roundsIn(60_000), 6);
+});
