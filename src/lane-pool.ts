@@ -87,6 +87,9 @@ export class LanePool {
 
   /** Ends all threads. No lane may be running. */
   destroy(): Promise<void> {
+    // Threads that Piscina has let go of as surplus it does not wait for. When one ends after the pool, it would start as many as there
+    // should be at least, and nobody would end those.
+    this.#piscina.options.minThreads = 0;
     return this.#piscina.destroy();
   }
 }
