@@ -1,10 +1,13 @@
-/** Threads for lanes, when there is none to be had. */
+/** Threads for lanes: when there is none to be had, and when one ends late. */
 
 import { createRequire } from 'node:module';
-import type { Worker } from 'node:worker_threads';
+import { MessageChannel, Worker } from 'node:worker_threads';
 import test from 'ava';
+import { deferred } from '../src/deferred.js';
+import { LanePool } from '../src/lane-pool.js';
+import type { LaneTask } from '../src/lane-protocol.js';
 import { outcome } from './support/outcomes.js';
-import { eventually } from './support/polling.js';
+import { eventually, isSettled } from './support/polling.js';
 import { activeStats, openRegistry } from './support/registry.js';
 
 /** The one that Piscina takes its threads from: what it has of `node:worker_threads` can be changed. */
@@ -53,3 +56,39 @@ test.serial(
     t.is(activeStats(registry, 'echo').totals.laneExited, 0);
   },
 );
+
+/** A task that a thread fails at once. */
+function impossible(): LaneTask {
+  return { process: null, port: new MessageChannel().port1 } as unknown as LaneTask;
+}
+
+test.serial('a surplus thread that ends late is waited for, and not replaced', async (t) => {
+  const threads: Worker[] = [];
+  const surplus = deferred<Worker>();
+  const onWorker = (thread: Worker) => {
+    threads.push(thread);
+    // The first one that is told to end is the surplus one; it does so late.
+    thread.terminate = async () => {
+      for (const one of threads) Reflect.deleteProperty(one, 'terminate');
+      surplus.resolve(thread);
+      return 0;
+    };
+  };
+  process.on('worker', onWorker);
+  // Neither a lane nor a surplus thread keeps the process alive.
+  const alive = setInterval(() => undefined, 1000);
+  t.teardown(() => {
+    process.off('worker', onWorker);
+    clearInterval(alive);
+  });
+  const pool = new LanePool({ maxThreads: 2, resourceLimits: undefined, env: {} });
+  await Promise.all([impossible(), impossible()].map((task) => t.throwsAsync(pool.run(task))));
+  const late = await surplus.promise;
+  const destroyed = pool.destroy();
+  t.false(await isSettled(destroyed));
+
+  await Worker.prototype.terminate.call(late);
+  await destroyed;
+
+  t.is(threads.length, 2);
+});
