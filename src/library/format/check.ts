@@ -5,8 +5,9 @@
  *
  * Nothing in the file is trusted. Offsets and sizes are bigints, every range is checked against the
  * file's size before it is read, and tables have a limit. A range that ends after the file is
- * `truncated`; a table that contradicts itself is `not-a-library`. This is no defence against a
- * library built to do harm, which need not be malformed to do it.
+ * `truncated`; a table that contradicts itself, or that leads the loader out of the library's
+ * memory, is `not-a-library`. This is no defence against a library built to do harm, which need not
+ * be malformed to do it.
  *
  * Formats: elf(5) and the System V gABI; `mach-o/loader.h` and `mach-o/fat.h`; the PE/COFF
  * specification.
@@ -24,8 +25,9 @@ import { checkPe } from './pe.js';
  * `process.platform` and `process.arch`). On Linux and other Unix systems that is ELF, on macOS
  * Mach-O (thin or universal), on Windows a PE DLL. A machine that is not known here is not checked.
  *
- * Reads headers only, at explicit positions, through `file`, which stays open. Does not look for
- * dependencies or symbols. `path` is for the message: the library as the caller named it.
+ * Reads headers and tables, at explicit positions, through `file`, which stays open. Does not look
+ * for dependencies or for the symbols of a handler. `path` is for the message: the library as the
+ * caller named it.
  *
  * @throws {LibraryInvalidError} with the `defect`: what was expected, what came, what to do.
  */

@@ -12,8 +12,11 @@ export interface ElfLayout {
   shnum: number;
   /** Size of a program header, and offsets in it. */
   programHeaderBytes: number;
+  pFlags: number;
   pOffset: number;
+  pVaddr: number;
   pFilesz: number;
+  pMemsz: number;
   /** Size of a section header, and an offset in it. */
   sectionHeaderBytes: number;
   shSize: number;
@@ -29,8 +32,11 @@ export const ELF32: ElfLayout = {
   shentsize: 46,
   shnum: 48,
   programHeaderBytes: 32,
+  pFlags: 24,
   pOffset: 4,
+  pVaddr: 8,
   pFilesz: 16,
+  pMemsz: 20,
   sectionHeaderBytes: 40,
   shSize: 20,
 };
@@ -45,8 +51,11 @@ export const ELF64: ElfLayout = {
   shentsize: 58,
   shnum: 60,
   programHeaderBytes: 56,
+  pFlags: 4,
   pOffset: 8,
+  pVaddr: 16,
   pFilesz: 32,
+  pMemsz: 40,
   sectionHeaderBytes: 64,
   shSize: 32,
 };

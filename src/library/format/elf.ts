@@ -1,6 +1,8 @@
 /** Whether an ELF file is a whole shared library for a machine: elf(5) and the System V gABI. */
 
 import { ELF_TARGETS, ELF32, ELF64, type ElfLayout, word } from './elf-layout.js';
+import { ElfMemory, PT_DYNAMIC, PT_LOAD, type Segment } from './elf-memory.js';
+import { checkElfTables, type DynamicEntry } from './elf-tables.js';
 import type { LibraryFile } from './library-file.js';
 
 const ET_DYN = 3;
@@ -9,9 +11,6 @@ const ELF_TYPE_NAMES: Partial<Record<number, string>> = {
   2: 'an executable',
   4: 'a core dump',
 };
-
-const PT_LOAD = 1;
-const PT_DYNAMIC = 2;
 
 const DT_NULL = 0n;
 const DT_STRTAB = 5n;
@@ -39,8 +38,11 @@ export async function checkElf(library: LibraryFile): Promise<void> {
 
   const header = await library.read(0n, layout.headerBytes, 'ELF header');
   await checkElfSections(library, layout, header, little);
-  const dynamic = await checkElfSegments(library, layout, header, little);
-  await checkElfDynamic(library, layout, dynamic, little);
+  const segments = await checkElfSegments(library, layout, header, little);
+  const dynamic = await checkElfDynamic(library, layout, segments, little);
+  const memory = new ElfMemory(library, segments);
+  // Of the 32-bit machines, which Node hardly runs on any more, the tables are laid out otherwise and not looked into.
+  if (layout.bits === 64) await checkElfTables(library, memory, dynamic, little);
 }
 
 function requireElfTarget(
@@ -81,13 +83,13 @@ async function checkElfSections(
   library.requireInside(offset, length, 'section header table');
 }
 
-/** Checks every segment and returns where the dynamic section is. */
+/** Checks that every segment is in the file, and returns them. */
 async function checkElfSegments(
   library: LibraryFile,
   layout: ElfLayout,
   header: DataView,
   little: boolean,
-): Promise<{ offset: bigint; length: bigint }> {
+): Promise<Segment[]> {
   const count = header.getUint16(layout.phnum, little);
   const entryBytes = header.getUint16(layout.phentsize, little);
   if (count > 0 && entryBytes !== layout.programHeaderBytes) {
@@ -95,23 +97,21 @@ async function checkElfSegments(
   }
   const offset = word(header, layout.phoff, layout, little);
   const table = await library.read(offset, count * entryBytes, 'program header table');
-  let loads = 0;
-  let dynamic: { offset: bigint; length: bigint } | undefined;
+  const segments: Segment[] = [];
   for (let index = 0; index < count; index++) {
     const at = index * entryBytes;
-    const type = table.getUint32(at, little);
     const segment = {
+      type: table.getUint32(at, little),
+      flags: table.getUint32(at + layout.pFlags, little),
       offset: word(table, at + layout.pOffset, layout, little),
-      length: word(table, at + layout.pFilesz, layout, little),
+      fileBytes: word(table, at + layout.pFilesz, layout, little),
+      address: word(table, at + layout.pVaddr, layout, little),
+      memoryBytes: word(table, at + layout.pMemsz, layout, little),
     };
-    library.requireInside(segment.offset, segment.length, `segment ${index}`);
-    if (type === PT_LOAD) loads++;
-    if (type === PT_DYNAMIC) dynamic = segment;
+    library.requireInside(segment.offset, segment.fileBytes, `segment ${index}`);
+    segments.push(segment);
   }
-  if (loads === 0 || dynamic === undefined) {
-    throw library.refusal('not-a-library', 'ELF with nothing to load or no dynamic section');
-  }
-  return dynamic;
+  return segments;
 }
 
 /**
@@ -120,25 +120,53 @@ async function checkElfSegments(
 async function checkElfDynamic(
   library: LibraryFile,
   layout: ElfLayout,
-  dynamic: { offset: bigint; length: bigint },
+  segments: readonly Segment[],
   little: boolean,
-): Promise<void> {
-  const wordBytes = layout.bits / 8;
-  const entryBytes = 2 * wordBytes;
-  const readable = Math.min(Number(dynamic.length), MAX_DYNAMIC_BYTES);
-  const section = await library.read(dynamic.offset, readable, 'dynamic section');
-  const tags = new Set<bigint>();
-  for (let at = 0; at + entryBytes <= readable; at += entryBytes) {
-    const tag = word(section, at, layout, little);
-    if (tag === DT_NULL) break;
-    tags.add(tag);
-    const value = word(section, at + wordBytes, layout, little);
-    if (tag === DT_FLAGS_1 && (value & DF_1_PIE) !== 0n) {
-      throw library.refusal('not-a-library', 'a position-independent executable');
-    }
+): Promise<DynamicEntry[]> {
+  const dynamic = segments.findLast(({ type }) => type === PT_DYNAMIC);
+  if (dynamic === undefined || !segments.some(({ type }) => type === PT_LOAD)) {
+    throw library.refusal('not-a-library', 'ELF with nothing to load or no dynamic section');
   }
-  if (!tags.has(DT_STRTAB) || !tags.has(DT_SYMTAB)) {
+  const entries = await readDynamic(library, layout, dynamic, little);
+  const flags = entries.filter(({ tag }) => tag === DT_FLAGS_1);
+  if (flags.some(({ value }) => (value & DF_1_PIE) !== 0n)) {
+    throw library.refusal('not-a-library', 'a position-independent executable');
+  }
+  const has = (wanted: bigint) => entries.some(({ tag }) => tag === wanted);
+  if (!has(DT_STRTAB) || !has(DT_SYMTAB)) {
     const got = 'ELF without a table of dynamic symbols, such as separate debug information';
     throw library.refusal('not-a-library', got);
   }
+  // Read here at its place in the file, and by the loader at its place in memory, up to the entry that ends it.
+  const isWhere = segments.some(
+    (load) =>
+      load.type === PT_LOAD &&
+      dynamic.address - load.address === dynamic.offset - load.offset &&
+      dynamic.address >= load.address &&
+      dynamic.address + dynamic.fileBytes <= load.address + load.fileBytes,
+  );
+  if (!isWhere || !has(DT_NULL)) {
+    throw library.malformed('a dynamic section that is not loaded, or has no end');
+  }
+  return entries;
+}
+
+/** Up to the entry that ends it, which is included. */
+async function readDynamic(
+  library: LibraryFile,
+  layout: ElfLayout,
+  dynamic: Segment,
+  little: boolean,
+): Promise<DynamicEntry[]> {
+  const wordBytes = layout.bits / 8;
+  const entryBytes = 2 * wordBytes;
+  const readable = Math.min(Number(dynamic.fileBytes), MAX_DYNAMIC_BYTES);
+  const section = await library.read(dynamic.offset, readable, 'dynamic section');
+  const entries: DynamicEntry[] = [];
+  for (let at = 0; at + entryBytes <= readable; at += entryBytes) {
+    const tag = word(section, at, layout, little);
+    entries.push({ tag, value: word(section, at + wordBytes, layout, little) });
+    if (tag === DT_NULL) break;
+  }
+  return entries;
 }
