@@ -3,7 +3,8 @@
  * reports their death; requests do not pass through it.
  */
 
-import type { MessagePort, ResourceLimits } from 'node:worker_threads';
+import { once } from 'node:events';
+import type { MessagePort, ResourceLimits, Worker } from 'node:worker_threads';
 import { ArrayTaskQueue, Piscina } from 'piscina';
 import { deferred } from './deferred.js';
 import type { LaneTask } from './lane-protocol.js';
@@ -12,8 +13,6 @@ const laneFile = new URL('../workers/lane.js', import.meta.url).href;
 const bridgeFile = new URL('../workers/bridge.js', import.meta.url).href;
 
 export interface LanePoolOptions {
-  /** Threads that start at once. */
-  threads: number;
   /** Threads there may ever be at once, replacements included. */
   maxThreads: number;
   resourceLimits: ResourceLimits | undefined;
@@ -38,10 +37,14 @@ export class LanePool {
   readonly #queue = new LaneQueue();
   /** Lanes whose threads are starting, oldest first. */
   readonly #waiting: WaitingLane[] = [];
+  /** Threads that have not ended yet, also those that Piscina has let go of. */
+  readonly #threads = new Set<Worker>();
 
-  constructor({ threads, maxThreads, resourceLimits, env }: LanePoolOptions) {
+  constructor({ maxThreads, resourceLimits, env }: LanePoolOptions) {
     this.#piscina = new Piscina({
-      minThreads: threads,
+      // Each thread is started for a lane, by `run`. One that has died would else be replaced by Piscina in the event that tells of its
+      // death, and if there is no thread to be had then, that throws where nobody can catch it; nor would the lane be told.
+      minThreads: 0,
       maxThreads,
       // A lane is one task that never ends by itself: a thread has room for exactly one.
       concurrentTasksPerWorker: 1,
@@ -68,6 +71,7 @@ export class LanePool {
     // Piscina throws at once if there is no thread to be had, and has the task in its queue all the same.
     const run = async () => this.#piscina.run(task, { filename, transferList: [task.port] });
     const running = run();
+    this.#noteThreads();
     const queued = this.#queue.takeLast();
     await (queued === null ? running : this.#orGivenUp(queued, running));
   }
@@ -85,9 +89,19 @@ export class LanePool {
     }
   }
 
-  /** Ends all threads. No lane may be running. */
-  destroy(): Promise<void> {
-    return this.#piscina.destroy();
+  /** Ends all threads and waits for them. No lane may be running. */
+  async destroy(): Promise<void> {
+    await this.#piscina.destroy();
+    // Of those whose lanes had left before, Piscina has ended some and waited for none.
+    await Promise.all([...this.#threads].map((thread) => once(thread, 'exit')));
+  }
+
+  #noteThreads(): void {
+    for (const thread of this.#piscina.threads) {
+      if (this.#threads.has(thread)) continue;
+      this.#threads.add(thread);
+      thread.once('exit', () => this.#threads.delete(thread));
+    }
   }
 }
 

@@ -138,11 +138,11 @@ export class Lanes {
   #retry: NodeJS.Timeout | null = null;
 
   constructor(parts: LanesParts) {
-    const { threads, resourceLimits, env, crashLoopAfter } = parts.options;
+    const { resourceLimits, env, crashLoopAfter } = parts.options;
     const { lanes } = parts.ring.layout;
     this.#parts = parts;
     this.#lanes = new Array(lanes).fill(undefined);
-    this.#pool = new LanePool({ threads, maxThreads: lanes, resourceLimits, env });
+    this.#pool = new LanePool({ maxThreads: lanes, resourceLimits, env });
     this.#crashLoop = new CrashLoop(crashLoopAfter);
   }
 
