@@ -72,6 +72,25 @@ const limits = (limit: string, cell: Pick<Cell, 'row' | 'wrapper' | 'needs'>): C
     return { ...one, expected: { ...one.expected, said: { ...one.expected.said, swap } } };
   });
 
+/** A lane without room for what it has to remember, and its successors, which are told the same. */
+const heap: Cell[] = inEachMode({
+  row: 'a lane’s JavaScript heap is full',
+  program: 'heap',
+  args: {},
+  needs: [],
+  note: 'a new version has a heap that is empty',
+  expected: {
+    host: 'lives',
+    answers: {
+      running: 'ok',
+      bad: { code: 'ERR_HANDLER_LANE_EXITED', signal: null },
+      behind: { code: 'ERR_HANDLER_CRASH_LOOP' },
+      elsewhere: 'ok',
+    },
+    said: { laneExited: { cause: 'ERR_WORKER_OUT_OF_MEMORY' }, close: { leftBehind: 0 } },
+  },
+});
+
 // ---- How the host ends ---------------------------------------------------------------------------------
 
 const STATES = {
@@ -145,6 +164,7 @@ export const hostCells: readonly Cell[] = [
     row: 'no thread left, and a lane is stuck',
     needs: ['linux', 'root'],
   }).map(asNobodyElse),
+  ...heap,
   ...endings('endings', {}),
   ...endings('endings-process', { isolation: 'process' }),
 ];

@@ -23,7 +23,7 @@ import type { Fields, Line } from '../fault/backend.js';
 import { eventually } from '../support/polling.js';
 import type { Cell, Need } from './cell.js';
 
-const PATIENCE_MS = 30_000;
+const PATIENCE_MS = 90_000;
 
 /** How a cell went. */
 export interface Result {
