@@ -38,6 +38,7 @@ import { describeEnd, laneExited, type VersionIdentity } from './request-errors.
 import { STATE } from './ring/layout.js';
 import { Outbox, reserveOutbox } from './ring/outbox.js';
 import { NO_SLOT, type RingProducer } from './ring/producer.js';
+import { reapOrphan } from './start-child.js';
 
 /** The rest of `loadTimeoutMs` is for the end of a process that had to be killed. */
 const STOP_SHARE = 0.8;
@@ -511,8 +512,10 @@ export class Lanes {
   }
 
   /** The lane's thread or process has ended, or its task has thrown: the lane's loop is no more. */
-  #died(lane: Lane, cause: unknown): void {
+  async #died(lane: Lane, cause: unknown): Promise<void> {
     this.#readRest(lane);
+    // Not 0 if nobody has seen it end: only its thread would have.
+    const orphan = this.#parts.ring.processOf(lane.index);
     // If the thread alone has died, the process does so in a moment, and nothing may be said to be gone before.
     this.#killProcess(lane);
     // What it had completed is answered as completed; only then is what is left of it cleared away.
@@ -533,6 +536,7 @@ export class Lanes {
     this.#reportExit(lane, slot, cause);
     this.#lastLoss = lost;
     this.#lost(lane, !lane.killed);
+    if (orphan !== 0) await reapOrphan(orphan);
   }
 
   #reportExit(lane: Lane, slot: number, cause: unknown): void {

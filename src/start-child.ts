@@ -7,6 +7,7 @@ import { spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { ProcessExit } from '../workers/posix-spawn.js';
 import { deferred } from './deferred.js';
 
@@ -37,6 +38,12 @@ const LOOK_SOON_MS = 1;
 export async function startChild(request: ChildRequest): Promise<StartedChild> {
   if (process.platform !== 'linux') return startWithNode(request);
   return startWithPosix(request, await import('../workers/posix-spawn.js'));
+}
+
+/** Waits for a process that was started by a thread which has ended, and which was killed: else it stays a zombie. Linux only. */
+export async function reapOrphan(pid: number): Promise<void> {
+  const { reap } = await import('../workers/posix-spawn.js');
+  while (reap(pid) === null) await delay(LOOK_SOON_MS);
 }
 
 type PosixSpawn = typeof import('../workers/posix-spawn.js');

@@ -10,9 +10,12 @@ import { ask, finish, given, open, recover, say, tell, untilRunning } from './ba
 
 const { path, options } = given<{ path: string; options: RegistryOptions }>();
 /** More than fit into the heap below, at some 300 bytes each. */
-const BUFFERS = 40_000;
+const BUFFERS = 30_000;
 const LOAD: LoadOptions = {
   resourceLimits: { maxOldGenerationSizeMb: 8, maxYoungGenerationSizeMb: 1 },
+  // The lanes that follow are each told of all of them, which takes long.
+  crashLoopAfter: 2,
+  loadTimeoutMs: 60_000,
   maxInFlight: BUFFERS + 100,
   defaultTimeoutMs: Number.POSITIVE_INFINITY,
 };
@@ -30,13 +33,15 @@ registry.once('laneExited', ({ error }) =>
 const gate = `${path}.gate`;
 const running = ask('running', registry.execute('x', {}, `wait ${gate}`));
 await untilRunning(registry);
-const givenUp = new AbortController();
 const buffers = Array.from({ length: BUFFERS }, sharedBytes);
-const flood = buffers.map((bytes) =>
-  registry.execute('x', {}, bytes, givenUp).catch(() => undefined),
-);
-givenUp.abort();
-await Promise.all(flood);
+// A signal each: one takes off each of its listeners by looking through all of them.
+const flood = buffers.map((bytes) => {
+  const givenUp = new AbortController();
+  const answer = registry.execute('x', {}, bytes, givenUp).catch(() => undefined);
+  return { givenUp, answer };
+});
+for (const { givenUp } of flood) givenUp.abort();
+await Promise.all(flood.map(({ answer }) => answer));
 const bad = ask('bad', registry.execute('x', {}, sharedBytes()));
 const others = [
   ...['1', '2', '3', '4'].map((text) => ask('behind', registry.execute('x', {}, text))),
@@ -48,7 +53,9 @@ await bad;
 // A lane that takes its place is told of every buffer that is still there, and ends as this one did. A new version knows none of them.
 await Promise.all(others);
 tell({ type: 'said', what: 'kept', fields: { buffers: buffers.length } });
-await registry.swapGraceful('x', fixture('own_process'));
+const { drained } = await registry.swapGraceful('x', fixture('own_process'), undefined, LOAD);
 await recover(registry, 'x');
+// What is left of them takes its time, with so much to tell each lane; closing has little of it.
+await Promise.all([drained, registry.unload('other')]);
 await say('unload', registry.unload('x', { drainTimeoutMs: 0 }));
 await finish(registry, options);

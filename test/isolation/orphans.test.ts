@@ -4,6 +4,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdir, readFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
+import type { Worker } from 'node:worker_threads';
 import type { ExecutionContext } from 'ava';
 import { fixture } from '../../fixtures/paths.js';
 import { HandlerRegistry } from '../../src/index.js';
@@ -11,7 +12,14 @@ import { scratch } from '../support/files.js';
 import { outcome } from '../support/outcomes.js';
 import { eventually } from '../support/polling.js';
 import { descriptorCount, threadCount } from '../support/process.js';
-import { inProcesses, inProcessesAlone, isAlive, untilDead } from './helpers.js';
+import {
+  inProcesses,
+  inProcessesAlone,
+  isAlive,
+  openIsolated,
+  pidOf,
+  untilDead,
+} from './helpers.js';
 
 const index = new URL('../../src/index.js', import.meta.url).href;
 
@@ -109,6 +117,25 @@ for (const [how, { body, exitCode, signal }] of Object.entries(ENDS)) {
     await untilDead(pids);
   });
 }
+
+inProcessesAlone('the process of a lane whose thread has ended is waited for', async (t) => {
+  const threads: Worker[] = [];
+  process.on('worker', (worker) => threads.push(worker));
+  const registry = await openIsolated(t, { threads: 1 });
+  await registry.load('own_process');
+  const pid = await pidOf(registry, 'own_process');
+
+  await threads.at(-1)?.terminate();
+
+  const next = Number(await outcome(registry.execute('own_process', {}, 'pid')));
+  t.not(next, pid);
+  const below = await eventually(
+    () => processesBelow(process.pid),
+    (pids) => !pids.includes(pid),
+    'it is no zombie',
+  );
+  t.true(below.includes(next));
+});
 
 inProcesses('signals that go to the whole group end no request', async (t) => {
   const registry = new HandlerRegistry({
