@@ -5,7 +5,16 @@ import { promisify } from 'node:util';
 import test from 'ava';
 import { fixture } from '../fixtures/paths.js';
 import { RingConsumer } from '../src/ring/consumer.js';
-import { CONTROL, LANE, LIBRARY, laneAt, STATE } from '../src/ring/layout.js';
+import {
+  CONTROL,
+  holdersIn,
+  LANE,
+  LIBRARY,
+  laneAt,
+  libraryIn,
+  libraryWord,
+  STATE,
+} from '../src/ring/layout.js';
 import { NO_SLOT, RingProducer } from '../src/ring/producer.js';
 import { scratch } from './support/files.js';
 import { failure } from './support/outcomes.js';
@@ -131,7 +140,8 @@ test('a request that is done is not touched', (t) => {
 
 test('a lane that dies in handler_init does not leave the others waiting', (t) => {
   const { ring, other } = makeRing();
-  Atomics.store(ring.words, CONTROL.LIBRARY, LIBRARY.INITIALISING);
+  other.hold();
+  Atomics.store(ring.words, CONTROL.LIBRARY, libraryWord(LIBRARY.INITIALISING, 0, 1));
 
   ring.bury(0);
 
@@ -144,11 +154,9 @@ test('the library of dead lanes is new to the next one, unless someone holds it 
   other.hold();
   t.true(dead.initialiseOnce(() => true));
   ring.bury(0);
-  t.is(Atomics.load(ring.words, CONTROL.LIBRARY), LIBRARY.READY);
-  t.is(Atomics.load(ring.words, CONTROL.HOLDERS), 1);
+  t.is(Atomics.load(ring.words, CONTROL.LIBRARY), libraryWord(LIBRARY.READY, 0, 1));
   ring.bury(1);
   t.is(Atomics.load(ring.words, CONTROL.LIBRARY), LIBRARY.NEW);
-  t.is(Atomics.load(ring.words, CONTROL.HOLDERS), 0);
 });
 
 test('the last to let go shuts the library down, once', (t) => {
@@ -158,6 +166,22 @@ test('the last to let go shuts the library down, once', (t) => {
   dead.initialiseOnce(() => true);
   t.false(other.letGo());
   t.true(dead.letGo());
+});
+
+test('what a dead lane was doing to the library is over, what another does is not', (t) => {
+  const { ring, other } = makeRing();
+  const word = () => Atomics.load(ring.words, CONTROL.LIBRARY);
+  const busy = (state: number, actor: number) => {
+    Atomics.store(ring.words, CONTROL.LIBRARY, libraryWord(state, actor, 1));
+    ring.bury(0);
+    return word();
+  };
+  other.hold();
+  t.is(busy(LIBRARY.CLOSING, 1), libraryWord(LIBRARY.CLOSING, 1, 1));
+  t.is(busy(LIBRARY.INITIALISING, 1), libraryWord(LIBRARY.INITIALISING, 1, 1));
+  t.is(libraryIn(busy(LIBRARY.INITIALISING, 0)), LIBRARY.REFUSED);
+  t.is(libraryIn(busy(LIBRARY.CLOSING, 0)), LIBRARY.NEW);
+  t.is(holdersIn(word()), 1);
 });
 
 // ---- The registry's part -------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ async function run(t: ExecutionContext, body: string): Promise<End> {
   const cacheDir = await scratch(t);
   const source = `
     import { HandlerRegistry, exitProcess } from ${JSON.stringify(index)};
-    const options = ${JSON.stringify({ handlersDir: fixturesDir, cacheDir, threads: 2, preflight: false })};
+    const options = ${JSON.stringify({ handlersDir: fixturesDir, cacheDir, threads: 2, preflight: false, loadTimeoutMs: 60_000 })};
     const registry = new HandlerRegistry(options);
     const echo = ${JSON.stringify(fixture('echo'))};
     const gate = () => {

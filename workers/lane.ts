@@ -33,7 +33,6 @@ export default async function lane(task: LaneTask): Promise<void> {
     const window = new ResponseWindow(memory, frame, reserveWindow(task.maxPayloadBytes));
     const call = new NativeCall(memory, library, frame, window, task.maxPayloadBytes);
     const server = new Server(memory, call, ring, task);
-    // Asked after `hold`: whoever leaves after this sees that it is not the last, so shutting down and initialising never overlap.
     const ready = !ring.leaving && ring.initialiseOnce(() => initialise(call, tell));
     if (ready) tell({ type: 'ready', info: library.info() });
     ring.leaveCritical();
@@ -41,7 +40,10 @@ export default async function lane(task: LaneTask): Promise<void> {
   } finally {
     ring.enterCritical();
     // The last to let go still has the library mapped: shutting down happens before anyone's last unload.
-    if (ring.letGo()) library.shutDown();
+    if (ring.letGo()) {
+      library.shutDown();
+      ring.closed();
+    }
     library.unload();
     ring.leaveCritical();
   }

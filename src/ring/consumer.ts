@@ -5,11 +5,16 @@
 
 import { WatchPolicy } from '../watch-policy.js';
 import {
+  actorIn,
   CONTROL,
+  HOLDER_ONE,
+  holdersIn,
   LANE,
   LEDGER_ONE,
   LIBRARY,
   laneAt,
+  libraryIn,
+  libraryWord,
   MODE,
   type RingLayout,
   type RingShape,
@@ -43,6 +48,7 @@ export class RingConsumer {
   readonly words: Int32Array;
   readonly doubles: Float64Array;
   readonly bytes: Uint8Array;
+  readonly #lane: number;
   readonly #record: number;
   /** What this lane writes to SLOT.STATE. */
   readonly #running: number;
@@ -57,6 +63,7 @@ export class RingConsumer {
       doubles: this.doubles,
       bytes: this.bytes,
     } = ringViews(memory, this.layout));
+    this.#lane = lane;
     this.#record = laneAt(this.layout, lane);
     this.#running = stateOn(lane, STATE.RUNNING);
     this.#done = stateOn(lane, STATE.DONE);
@@ -205,17 +212,26 @@ export class RingConsumer {
   /** Counts this lane among those that hold the library open. */
   hold(): void {
     Atomics.store(this.words, this.#record + LANE.HOLDING, 1);
-    Atomics.add(this.words, CONTROL.HOLDERS, 1);
+    Atomics.add(this.words, CONTROL.LIBRARY, HOLDER_ONE);
   }
 
   /**
-   * Stops counting it. True if it was the last one and the library was initialised: then it is to be shut down.
-   * A lane that loads the library after that finds it new again.
+   * Stops counting it. True if it was the last one and the library was initialised: then this lane is to shut it down, and to say so with
+   * `closed`. A lane that loads the library meanwhile waits for that, and then finds it new.
    */
   letGo(): boolean {
     Atomics.store(this.words, this.#record + LANE.HOLDING, 0);
-    const last = Atomics.sub(this.words, CONTROL.HOLDERS, 1) === 1;
-    return last && Atomics.exchange(this.words, CONTROL.LIBRARY, LIBRARY.NEW) === LIBRARY.READY;
+    const word = this.#changeLibrary((before) => {
+      if (holdersIn(before) > 1) return before - HOLDER_ONE;
+      const closes = libraryIn(before) === LIBRARY.READY;
+      return closes ? libraryWord(LIBRARY.CLOSING, this.#lane, 0) : LIBRARY.NEW;
+    });
+    return libraryIn(word) === LIBRARY.CLOSING && actorIn(word) === this.#lane;
+  }
+
+  /** This lane has shut the library down. */
+  closed(): void {
+    this.#settleLibrary(LIBRARY.NEW);
   }
 
   /**
@@ -224,19 +240,39 @@ export class RingConsumer {
    */
   initialiseOnce(initialise: () => boolean): boolean {
     const { words } = this;
-    const before = Atomics.compareExchange(
-      words,
-      CONTROL.LIBRARY,
-      LIBRARY.NEW,
-      LIBRARY.INITIALISING,
-    );
-    if (before === LIBRARY.NEW) {
-      const outcome = initialise() ? LIBRARY.READY : LIBRARY.REFUSED;
-      Atomics.store(words, CONTROL.LIBRARY, outcome);
-      Atomics.notify(words, CONTROL.LIBRARY);
-    } else {
-      Atomics.wait(words, CONTROL.LIBRARY, LIBRARY.INITIALISING);
+    for (;;) {
+      const before = Atomics.load(words, CONTROL.LIBRARY);
+      switch (libraryIn(before)) {
+        case LIBRARY.READY:
+          return true;
+        case LIBRARY.REFUSED:
+          return false;
+        case LIBRARY.NEW: {
+          const mine = libraryWord(LIBRARY.INITIALISING, this.#lane, holdersIn(before));
+          if (Atomics.compareExchange(words, CONTROL.LIBRARY, before, mine) !== before) break;
+          this.#settleLibrary(initialise() ? LIBRARY.READY : LIBRARY.REFUSED);
+          break;
+        }
+        default:
+          // Somebody is at it. If another lane has begun to hold it since, this returns at once.
+          Atomics.wait(words, CONTROL.LIBRARY, before);
+      }
     }
-    return Atomics.load(words, CONTROL.LIBRARY) === LIBRARY.READY;
+  }
+
+  /** Ends what this lane does to the library, and wakes those who wait for that. */
+  #settleLibrary(state: number): void {
+    this.#changeLibrary((before) => libraryWord(state, 0, holdersIn(before)));
+    Atomics.notify(this.words, CONTROL.LIBRARY);
+  }
+
+  /** Puts the outcome of `change` in the place of what it was given, and returns it. */
+  #changeLibrary(change: (before: number) => number): number {
+    const { words } = this;
+    for (;;) {
+      const before = Atomics.load(words, CONTROL.LIBRARY);
+      const after = change(before);
+      if (Atomics.compareExchange(words, CONTROL.LIBRARY, before, after) === before) return after;
+    }
   }
 }

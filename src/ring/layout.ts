@@ -80,10 +80,9 @@ export const CONTROL = {
   DOORBELL: 3 * LINE_WORDS,
   /** One of MODE. Host writes, lanes read. */
   MODE: 4 * LINE_WORDS,
-  /** One of LIBRARY: what has been done to the mapped library. Lanes write and wait on it. */
+  /** What has been done to the mapped library, by whom, and who holds it open (see `libraryWord`). Lanes change it and wait on it; the
+   * host corrects it for lanes that died. */
   LIBRARY: 5 * LINE_WORDS,
-  /** Lanes that hold the library open. Lanes count; the host corrects for lanes that died. */
-  HOLDERS: 5 * LINE_WORDS + 1,
   /** Messages ever posted to every lane about regions. Host writes, lanes compare. */
   MAIL: 6 * LINE_WORDS,
 } as const;
@@ -98,8 +97,41 @@ export const MODE = {
   FREEZE: 2,
 } as const;
 
-/** The life of the mapped library, in CONTROL.LIBRARY. */
-export const LIBRARY = { NEW: 0, INITIALISING: 1, READY: 2, REFUSED: 3 } as const;
+/**
+ * The life of the mapped library, in the lowest bits of CONTROL.LIBRARY:
+ *
+ *   NEW ──► INITIALISING ──► READY ──the last lets go──► CLOSING ──► NEW
+ *                └─────────► REFUSED ──the last lets go──► NEW
+ *
+ * Above them: the lane that initialises it or shuts it down, if one does; above that, how many lanes hold it open. In one word, so that
+ * whoever opens it knows whether somebody is just shutting it down.
+ */
+export const LIBRARY = { NEW: 0, INITIALISING: 1, READY: 2, REFUSED: 3, CLOSING: 4 } as const;
+
+const LIBRARY_BITS = 3;
+const ACTOR_BITS = 10;
+/** One lane that holds the library, in CONTROL.LIBRARY. */
+export const HOLDER_ONE = 1 << (LIBRARY_BITS + ACTOR_BITS);
+
+/** The word CONTROL.LIBRARY: one of LIBRARY, the lane that is at it, and the lanes that hold it. */
+export function libraryWord(state: number, actor: number, holders: number): number {
+  return state | (actor << LIBRARY_BITS) | (holders * HOLDER_ONE);
+}
+
+/** One of LIBRARY. */
+export function libraryIn(word: number): number {
+  return word & ((1 << LIBRARY_BITS) - 1);
+}
+
+/** The lane that initialises the library or shuts it down. */
+export function actorIn(word: number): number {
+  return (word >> LIBRARY_BITS) & ((1 << ACTOR_BITS) - 1);
+}
+
+/** Lanes that hold the library open. */
+export function holdersIn(word: number): number {
+  return word >> (LIBRARY_BITS + ACTOR_BITS);
+}
 
 /** Whether a lane waits for work, in LANE.WAIT. */
 export const WAIT = {
@@ -125,7 +157,7 @@ export const LANE = {
   CRITICAL: 2,
   /** 1 when this lane alone is to leave: it was replaced. Host writes. */
   DISMISSED: 3,
-  /** 1 while the lane counts in CONTROL.HOLDERS. Lane writes. */
+  /** 1 while the lane counts among the holders in CONTROL.LIBRARY. Lane writes. */
   HOLDING: 4,
   /** Process id of the lane's process; 0 if there is none. Lane writes, host reads. */
   PROCESS: 5,

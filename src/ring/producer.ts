@@ -6,13 +6,18 @@
 import { strict as assert } from 'node:assert';
 import { reserveShared } from '../shared-memory.js';
 import {
+  actorIn,
   CONTROL,
+  HOLDER_ONE,
+  holdersIn,
   LANE,
   LEDGER_CLOSED,
   LEDGER_ONE,
   LIBRARY,
   laneAt,
   laneIn,
+  libraryIn,
+  libraryWord,
   MODE,
   type RingLayout,
   type RingShape,
@@ -301,14 +306,7 @@ export class RingProducer {
   bury(lane: number): number {
     const at = laneAt(this.layout, lane);
     const slot = Atomics.load(this.words, at + LANE.SLOT) - 1;
-    // A lane that died inside handler_init would leave the others waiting for it.
-    Atomics.compareExchange(this.words, CONTROL.LIBRARY, LIBRARY.INITIALISING, LIBRARY.REFUSED);
-    Atomics.notify(this.words, CONTROL.LIBRARY);
-    if (Atomics.load(this.words, at + LANE.HOLDING) !== 0) {
-      // koffi unloads what a thread held when the thread ends: without holders the library is gone.
-      const last = Atomics.sub(this.words, CONTROL.HOLDERS, 1) === 1;
-      if (last) Atomics.store(this.words, CONTROL.LIBRARY, LIBRARY.NEW);
-    }
+    this.#buryHolder(lane, Atomics.load(this.words, at + LANE.HOLDING));
     this.#resetLane(lane);
     this.#wakeForQueued();
     if (slot === NO_SLOT) return NO_SLOT;
@@ -327,6 +325,17 @@ export class RingProducer {
       default:
         return NO_SLOT;
     }
+  }
+
+  /** What a dead lane did to the library, and its hold (1 or 0) on it, end with it. */
+  #buryHolder(lane: number, held: number): void {
+    const { words } = this;
+    for (;;) {
+      const before = Atomics.load(words, CONTROL.LIBRARY);
+      const after = libraryWithout(lane, held, before);
+      if (Atomics.compareExchange(words, CONTROL.LIBRARY, before, after) === before) break;
+    }
+    Atomics.notify(words, CONTROL.LIBRARY);
   }
 
   /** Process id of a lane's process; 0 if there is none. */
@@ -348,4 +357,17 @@ export class RingProducer {
       Atomics.wait(this.words, critical, 1, leftMs);
     }
   }
+}
+
+/** The word CONTROL.LIBRARY after the death of a lane. */
+function libraryWithout(lane: number, held: number, before: number): number {
+  const state = libraryIn(before);
+  const isBusy = state === LIBRARY.INITIALISING || state === LIBRARY.CLOSING;
+  // Another lane is at it, and will say what came of it.
+  if (isBusy && actorIn(before) !== lane) return before - held * HOLDER_ONE;
+  const holders = holdersIn(before) - held;
+  // koffi unloads what a thread held when the thread ends: without holders the library is gone.
+  if (holders === 0 || state === LIBRARY.CLOSING) return libraryWord(LIBRARY.NEW, 0, holders);
+  // A lane that died inside handler_init would leave the others waiting for it.
+  return libraryWord(state === LIBRARY.INITIALISING ? LIBRARY.REFUSED : state, 0, holders);
 }

@@ -3,7 +3,15 @@
  * the process ends.
  */
 
-import { CONTROL, LANE, LIBRARY, laneAt, ringLayout } from '../../src/ring/layout.js';
+import {
+  CONTROL,
+  holdersIn,
+  LANE,
+  LIBRARY,
+  laneAt,
+  libraryIn,
+  ringLayout,
+} from '../../src/ring/layout.js';
 import type { Program, Thread, View } from './explore.js';
 import { type Access, Machine } from './machine.js';
 import { type Mutation, type RingClasses, ringClasses } from './ring-source.js';
@@ -12,11 +20,12 @@ type LaneRing = RingClasses['RingConsumer']['prototype'];
 type HostRing = RingClasses['RingProducer']['prototype'];
 
 /** What becomes of the lanes at any moment. */
-export type Ending = 'stop' | 'exit' | 'dismissal and exit' | 'death in handler_init';
+export type Ending = 'stop' | 'exit' | 'dismissal' | 'dismissal and exit' | 'death in handler_init';
 
 export const endings: readonly Ending[] = [
   'stop',
   'exit',
+  'dismissal',
   'dismissal and exit',
   'death in handler_init',
 ];
@@ -103,7 +112,21 @@ function hostThread(machine: Machine, ring: HostRing, ending: Ending): Thread<Ho
     if (message === WORLD.died) ring.bury(which % LANES);
     return own;
   };
+  /** One lane leaves while the other loads or serves; then that one is stopped. */
+  const dismissal = (own: HostMemory): HostMemory | null => {
+    own.step += 1;
+    if (own.step === 1) machine.receive([WORLD.ready(0)]);
+    else if (own.step === 2) ring.dismiss(0);
+    else if (own.step === 3) {
+      machine.receive([WORLD.left(0)]);
+      own.gone = 1;
+    } else if (own.step === 4) machine.receive([WORLD.ready(1)]);
+    else if (own.step === 5) ring.stop();
+    else return wait(own);
+    return own;
+  };
   const command = (own: HostMemory): HostMemory | null => {
+    if (ending === 'dismissal') return dismissal(own);
     if (ending === 'exit' || ending === 'dismissal and exit') return exit(own);
     // Without a reason to stop them, they are stopped at the first message: one is ready or one has died.
     if (own.step === 0 && ending === 'stop') return stop(own);
@@ -178,6 +201,7 @@ function next(
       return ring.letGo() ? 'shutDown' : 'out';
     case 'shutDown':
       if (!mortal) alone(machine, () => machine.fetchAdd(WORLD.initialised, -1), 1);
+      ring.closed();
       return 'out';
     case 'out':
       inside(-1);
@@ -189,8 +213,10 @@ function next(
 
 /** Whether a lane is in handler_init: it has won, and has not said how it ended. */
 function isInside(past: readonly Access[]): boolean {
-  const won = past.some(({ kind, result }) => kind === 'compareExchange' && result === LIBRARY.NEW);
-  return won && !past.some(({ kind }) => kind === 'store');
+  const changes = past.filter(
+    ({ kind, result, expected }) => kind === 'compareExchange' && result === expected,
+  );
+  return changes.length === 1 && libraryIn(changes[0]?.value ?? 0) === LIBRARY.INITIALISING;
 }
 
 /** One call of handler_init or handler_shutdown, which no other may overlap. */
@@ -202,12 +228,10 @@ function alone(machine: Machine, call: () => number, before: number): void {
 
 function checkEnd(view: View, ending: Ending): void {
   if (view.local(0) !== null) throw new Error('deadlock: the host waits for ever');
-  if (ending !== 'stop') return;
-  for (const [what, at] of [
-    ['initialised', WORLD.initialised],
-    ['holders', CONTROL.HOLDERS],
-  ] as const) {
-    if (view.word(at) !== 0) throw new Error(`at the end ${what} is ${view.word(at)}`);
-  }
-  if (view.word(CONTROL.LIBRARY) !== LIBRARY.NEW) throw new Error('the library is not new again');
+  if (ending !== 'stop' && ending !== 'dismissal') return;
+  const initialised = view.word(WORLD.initialised);
+  if (initialised !== 0) throw new Error(`at the end initialised is ${initialised}`);
+  const word = view.word(CONTROL.LIBRARY);
+  if (holdersIn(word) !== 0) throw new Error(`at the end holders are ${holdersIn(word)}`);
+  if (libraryIn(word) !== LIBRARY.NEW) throw new Error('the library is not new again');
 }

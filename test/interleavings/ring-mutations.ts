@@ -361,47 +361,67 @@ export const ringMutations: readonly RingMutation[] = [
   consumer(
     'stop',
     'every lane initialises the library',
-    `const before = Atomics.compareExchange(words, CONTROL.LIBRARY, LIBRARY.NEW, LIBRARY.INITIALISING);`,
-    `const before = Atomics.load(words, CONTROL.LIBRARY);
-        if (before === LIBRARY.NEW) Atomics.store(words, CONTROL.LIBRARY, LIBRARY.INITIALISING);`,
+    `if (Atomics.compareExchange(words, CONTROL.LIBRARY, before, mine) !== before)
+                        break;`,
+    `Atomics.store(words, CONTROL.LIBRARY, mine);`,
   ),
   consumer(
     'stop',
     'a lane does not wait for handler_init on another',
-    `Atomics.wait(words, CONTROL.LIBRARY, LIBRARY.INITIALISING);`,
-    ``,
+    `Atomics.wait(words, CONTROL.LIBRARY, before);`,
+    `return true;`,
   ),
   consumer(
     'stop',
     'nobody is told that handler_init is over',
-    `Atomics.notify(words, CONTROL.LIBRARY);`,
+    `Atomics.notify(this.words, CONTROL.LIBRARY);`,
     ``,
   ),
   consumer(
     'stop',
     'two lanes let go at once and neither is the last',
-    `const last = Atomics.sub(this.words, CONTROL.HOLDERS, 1) === 1;`,
-    `const holders = Atomics.load(this.words, CONTROL.HOLDERS);
-        Atomics.store(this.words, CONTROL.HOLDERS, holders - 1);
-        const last = holders === 1;`,
+    `if (Atomics.compareExchange(words, CONTROL.LIBRARY, before, after) === before)
+                return after;`,
+    `Atomics.store(words, CONTROL.LIBRARY, after);
+            return after;`,
   ),
   consumer(
     'stop',
     'whoever lets go shuts the library down',
-    `const last = Atomics.sub(this.words, CONTROL.HOLDERS, 1) === 1;`,
-    `Atomics.sub(this.words, CONTROL.HOLDERS, 1);
-        const last = true;`,
+    `if (holdersIn(before) > 1)
+                return before - HOLDER_ONE;`,
+    ``,
   ),
-  producer(
-    'death in handler_init',
-    "lanes wait for a dead one's handler_init",
-    `Atomics.compareExchange(this.words, CONTROL.LIBRARY, LIBRARY.INITIALISING, LIBRARY.REFUSED);`,
+  consumer(
+    'dismissal',
+    'a lane initialises what another is shutting down',
+    `case LIBRARY.NEW: {`,
+    `case LIBRARY.CLOSING:
+                case LIBRARY.NEW: {`,
+  ),
+  consumer(
+    'dismissal',
+    'a lane uses what another is shutting down',
+    `case LIBRARY.READY:`,
+    `case LIBRARY.CLOSING:
+                case LIBRARY.READY:`,
+  ),
+  consumer(
+    'dismissal',
+    'nobody is told that the library is shut down',
+    `this.#settleLibrary(LIBRARY.NEW);`,
     ``,
   ),
   producer(
     'death in handler_init',
+    "lanes wait for a dead one's handler_init",
+    `state === LIBRARY.INITIALISING ? LIBRARY.REFUSED : state`,
+    `state`,
+  ),
+  producer(
+    'death in handler_init',
     'nobody is told that handler_init has died',
-    `Atomics.notify(this.words, CONTROL.LIBRARY);`,
+    `Atomics.notify(words, CONTROL.LIBRARY);`,
     ``,
   ),
   // ---- The end of the process ----

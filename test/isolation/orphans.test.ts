@@ -33,7 +33,7 @@ async function startHost(
   const source = `
     import { HandlerRegistry, exitProcess } from ${JSON.stringify(index)};
     const registry = new HandlerRegistry({
-      cacheDir: ${JSON.stringify(cacheDir)}, isolation: 'process', threads: 2, cancelGraceMs: 60_000, preflight: false,
+      cacheDir: ${JSON.stringify(cacheDir)}, isolation: 'process', threads: 2, cancelGraceMs: 60_000, preflight: false, loadTimeoutMs: 60_000,
     });
     await registry.loadFrom('x', ${JSON.stringify(fixture(id))});
     const version = () => registry.stats().endpoints[0].versions[0];
