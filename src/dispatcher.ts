@@ -484,6 +484,8 @@ export class Dispatcher {
   }
 
   #abort(pending: Pending, signal: AbortSignal): void {
+    // Its listener is off already. To look for it would take as long as the signal has listeners, for each of them.
+    pending.onAbort = null;
     this.collect();
     if (pending.answered) return;
     this.#giveUp(pending, () => {
