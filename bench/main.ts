@@ -17,7 +17,7 @@ const HELP = `npm run bench -- [question ...] [--quick] [--rounds N] [--publish]
 Measures the engine beside other pools and beside the limit, and prints tables of medians over several rounds.
 Results are kept in bench/results/; of the published ones, \`npm run bench:report\` makes docs/benchmarks.md.
 
-  question     ${questions.map(({ name }) => name).join(', ')} (default: all, about a quarter of an hour)
+  question     ${questions.map(({ name }) => name).join(', ')} (default: all, about twenty minutes)
   --rounds N   rounds of each trial, instead of the question's own number
   --quick      one short round, to see that everything runs; the numbers mean nothing
   --publish    keep the results in bench/results/published/, instead of those of the same Node version

@@ -1,7 +1,8 @@
 /** Runs a question's trials: rounds interleaved, each trial in a fresh process. */
 
 import { fork } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { packageRoot } from '../../fixtures/paths.js';
 import type { Measurement, Mode, Question, Sample, Trial } from './question.js';
 
 /** Far more than any trial takes; what is still running then hangs. */
@@ -50,7 +51,14 @@ function inFreshProcess(question: Question, trial: Trial, mode: Mode): Promise<T
     });
     child.once('close', (code, signal) => {
       clearTimeout(hangs);
-      resolve(outcome ?? { error: `the process ended with ${signal ?? code}\n${printed}`.trim() });
+      const ended = outcome ?? { error: `the process ended with ${signal ?? code}\n${printed}` };
+      resolve('error' in ended ? { error: withoutRoot(ended.error) } : ended);
     });
   });
+}
+
+/** Results are published: where this checkout lies is nobody's business. */
+function withoutRoot(text: string): string {
+  const root = `${packageRoot}/`;
+  return text.replaceAll(pathToFileURL(root).href, '').replaceAll(root, '').trim();
 }

@@ -89,7 +89,7 @@ function opening(answered: readonly Answered[], performanceDocument: string | un
     : '';
   return [
     ...nodes.map((node) => headlinesOf(answered, node)),
-    `Measured with ${measuredWith(answered, nodes)}; to repeat it: \`npm run bench -- --publish && npm run bench:report\` (about a quarter of an hour). ` +
+    `Measured with ${measuredWith(answered, nodes)}; to repeat it: \`npm run bench -- --publish && npm run bench:report\` (about twenty minutes). ` +
       'Absolute numbers are this machine’s; ratios are within one run.' +
       (nodes.length > 1 ? ' Figures and open tables are by the newest Node.' : ''),
     `Levels to reach: ${outcomes.map(({ node, reached, total }) => `${reached} of ${total} reached on Node ${node}`).join(', ')}.` +
