@@ -14,7 +14,13 @@ import { watchEventLoop } from './harness/event-loop.js';
 import { latencyReport } from './harness/latency-report.js';
 import { type Outcome, openLoop } from './harness/open-loop.js';
 import type { Axis, Panel, Plot } from './harness/plot.js';
-import type { Measurement, Question, Results, Table } from './harness/question.js';
+import {
+  type Measurement,
+  median,
+  type Question,
+  type Results,
+  type Table,
+} from './harness/question.js';
 import { makeRequest } from './harness/requests.js';
 import { amount, withSpread } from './harness/text.js';
 import { buildNative, workLibrary } from './native/library.js';
@@ -222,7 +228,7 @@ async function swapUnderLoad(
     lost: lostBy.reduce((sum, count) => sum + count, 0),
     swapTookMs,
     blockedMs: blocked.loopDelayMaxMs,
-    usualBlockedMs: middle(stalls),
+    usualBlockedMs: median(stalls),
     loopDelayP99Ms: blocked.loopDelayP99Ms,
     usualP99Ms: latencyReport(usual).p99Us / 1000,
     aroundP99Ms: latencyReport(around).p99Us / 1000,
@@ -232,11 +238,6 @@ async function swapUnderLoad(
     p99Ms: buckets.map((bucket) => latencyReport(bucket).p99Us / 1000),
     errors: lostBy,
   };
-}
-
-/** The median; NaN of nothing, which a quick run may have. */
-function middle(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
 }
 
 function merged(histograms: Histogram[]): Histogram {

@@ -124,9 +124,7 @@ export function writeRequest(
   } else {
     const borrowed = regions.borrow(byteLength);
     region = borrowed.id;
-    const target = Buffer.from(borrowed.memory, 0, borrowed.memory.byteLength);
-    if (typeof body === 'string') target.write(body, 'utf8');
-    else copyInto(target, body);
+    writeBody(Buffer.from(borrowed.memory, 0, borrowed.memory.byteLength), 0, body);
   }
   words[at + SLOT.REGION] = region;
   words[at + SLOT.REQUEST_OFFSET] = offset;
@@ -149,7 +147,7 @@ function writeContext(room: Buffer, at: number, request: EncodedRequest): number
 
 function writeBody(target: Buffer, at: number, body: Uint8Array | string): void {
   if (typeof body === 'string') target.write(body, at, 'utf8');
-  else target.set(body, at);
+  else copyInto(target, at, body);
 }
 
 function encodeBody(request: RequestPayload): Uint8Array | string {

@@ -111,8 +111,7 @@ export class Results {
     const length = Math.min(...rounds.map((series) => series.length));
     if (rounds.length === 0) return [];
     return Array.from({ length }, (_, index) => {
-      const numbers = rounds.map((series) => series[index] ?? Number.NaN);
-      return median(numbers.toSorted((a, b) => a - b));
+      return median(rounds.map((series) => series[index] ?? Number.NaN));
     });
   }
 
@@ -123,7 +122,9 @@ export class Results {
   }
 }
 
-function median(sorted: readonly number[]): number {
+/** NaN of nothing. */
+export function median(numbers: readonly number[]): number {
+  const sorted = numbers.toSorted((a, b) => a - b);
   const middle = sorted.length >> 1;
   return sorted.length % 2 === 1
     ? (sorted[middle] ?? Number.NaN)

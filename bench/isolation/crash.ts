@@ -4,7 +4,7 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import type { Contender } from '../contenders/contender.js';
-import type { Measurement, Mode, Trial } from '../harness/question.js';
+import { type Measurement, type Mode, median, type Trial } from '../harness/question.js';
 import { CRASH, makeRequest } from '../harness/requests.js';
 import { untilLoaded } from './lanes.js';
 import { outcomeOf } from './outcome.js';
@@ -63,9 +63,7 @@ export async function crash(
 }
 
 function middle(key: string, values: number[]): Measurement {
-  const sorted = values.toSorted((a, b) => a - b);
-  const value = sorted[sorted.length >> 1];
-  return value === undefined ? {} : { [key]: value };
+  return values.length === 0 ? {} : { [key]: median(values) };
 }
 
 /**

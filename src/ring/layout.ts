@@ -80,8 +80,10 @@ export const CONTROL = {
   DOORBELL: 3 * LINE_WORDS,
   /** One of MODE. Host writes, lanes read. */
   MODE: 4 * LINE_WORDS,
-  /** What has been done to the mapped library, by whom, and who holds it open (see `libraryWord`). Lanes change it and wait on it; the
-   * host corrects it for lanes that died. */
+  /**
+   * What has been done to the mapped library, by whom, and how many hold it open (see `libraryWord`). Lanes change it and wait on it;
+   * the host corrects it for lanes that died.
+   */
   LIBRARY: 5 * LINE_WORDS,
   /** Messages ever posted to every lane about regions. Host writes, lanes compare. */
   MAIL: 6 * LINE_WORDS,

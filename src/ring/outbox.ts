@@ -59,7 +59,7 @@ export class Outbox {
     const { buffer } = Buffer.allocUnsafeSlow(length);
     const response = new Uint8Array(buffer);
     const start = this.at(place);
-    copyInto(response, this.bytes.subarray(start, start + length));
+    copyInto(response, 0, this.bytes.subarray(start, start + length));
     return response;
   }
 
