@@ -154,7 +154,7 @@ export class Server {
 
   /** Sends a large response in a buffer of its own. Must come before `complete`. */
   #post(slot: number): void {
-    const bytes = new Uint8Array(this.#call.length);
+    const bytes = this.#memory.allocate(this.#call.length);
     this.#call.copyResponse(this.#memory.addressOf(bytes));
     const message: LaneMessage = { type: 'response', slot, bytes: bytes.buffer };
     this.#port.postMessage(message, [bytes.buffer]);
