@@ -153,8 +153,6 @@ export const LEDGER_ONE = 2;
 export const LANE = {
   /** One of WAIT: whether the lane waits for work. The lane waits on this word; the host claims it. */
   WAIT: 0,
-  /** The slot that the lane took last or was about to take, plus 1; 0 if none yet. Lane writes, host reads if the lane dies. */
-  SLOT: 1,
   /** 1 while the thread must not be terminated: it starts, or is inside koffi. Host sets, lane writes. */
   CRITICAL: 2,
   /** 1 when this lane alone is to leave: it was replaced. Host writes. */
@@ -163,8 +161,13 @@ export const LANE = {
   HOLDING: 4,
   /** Process id of the lane's process; 0 if there is none. Lane writes, host reads. */
   PROCESS: 5,
+  /**
+   * The slot that the lane took last or was about to take, plus 1; 0 if none yet. Lane writes, host reads if the lane dies. Far from WAIT, which the
+   * host reads with every request.
+   */
+  SLOT: 16,
 } as const;
-const LANE_WORDS = LINE_WORDS;
+const LANE_WORDS = 2 * LINE_WORDS;
 
 /** A slot's header: offsets in 32-bit words from its start. */
 export const SLOT = {
