@@ -15,6 +15,7 @@
  */
 
 import { strict as assert } from 'node:assert';
+import { setImmediate } from 'node:timers/promises';
 import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import type { CancelFlags } from './cancel-flags.js';
 import { CrashLoop } from './crash-loop.js';
@@ -155,7 +156,12 @@ export class Lanes {
    */
   async start(): Promise<HandlerInfo> {
     const { threads } = this.#parts.options;
-    const ready = Array.from({ length: threads }, (_, index) => this.#startLane(index, null).ready);
+    const ready: Promise<HandlerInfo>[] = [];
+    // One in a turn of the event loop: starting a thread holds this one up for about two milliseconds.
+    for (let index = 0; index < threads && this.#phase === 'loading'; index++) {
+      ready.push(this.#startLane(index, null).ready);
+      await setImmediate();
+    }
     const [info] = await Promise.all(ready);
     assert(info !== undefined, 'there is at least one lane');
     // Told to stop meanwhile, they may still have become ready.

@@ -234,3 +234,26 @@ test.serial('loads that are refused leave no thread behind', async (t) => {
   await eventually(threadCount, (threads) => threads <= before);
   t.pass();
 });
+
+// Serial: nobody else starts threads meanwhile.
+test.serial(
+  'threads are started one in a turn of the event loop, which each of them holds up',
+  async (t) => {
+    let turn = 0;
+    let counting = true;
+    const count = () => {
+      turn += 1;
+      if (counting) setImmediate(count);
+    };
+    const startedIn: number[] = [];
+    const started = () => startedIn.push(turn);
+    process.on('worker', started);
+    count();
+    const { registry } = await openRegistry(t, { threads: 4 });
+    await registry.load('echo');
+    counting = false;
+    process.off('worker', started);
+    t.is(startedIn.length, 4);
+    t.is(new Set(startedIn).size, 4);
+  },
+);
