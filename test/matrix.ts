@@ -19,7 +19,8 @@ const DEFAULT_VERSIONS = ['20.19.0', '22', '24', '26'];
 const usage = `Usage: npm run test:matrix [-- [VERSION...] [options]]
 
 Runs the tests on each VERSION of Node: 22, 22.20 or 22.20.0, but for those
-that have nothing to do with it
+that have nothing to do with it; what takes longest, the faults of
+docs/reliability.md, on the last VERSION only
 (default: ${DEFAULT_VERSIONS.join(', ')}). Versions are installed from npm into
 node_modules/.cache/node, for Linux x64 only.
 
@@ -31,14 +32,26 @@ line cannot be followed.
 `;
 
 /**
- * Nothing of Node is in these: models in simulated memory, C alone, texts and figures. `npm test` runs them once, for all.
+ * Nothing of Node is in these: models in simulated memory, orders of events, C alone, texts and figures. `npm test` runs them once, for all.
  */
-const SAME_EVERYWHERE = ['bench/', 'interleavings/', 'matrix/', 'sanitizer/', 'header.test.ts'];
+const SAME_EVERYWHERE = [
+  'bench/',
+  'fuzz/',
+  'interleavings/',
+  'library/format/',
+  'lifecycle/',
+  'matrix/',
+  'sanitizer/',
+  'header.test.ts',
+];
+/** A process for each of 140 faults and endings: they take as long as half of all others, and so are run on the last of several versions only. */
+const ON_THE_LAST = ['reliability/'];
 
-function testFiles(): string[] {
+function testFiles(isLast: boolean): string[] {
+  const left = isLast ? SAME_EVERYWHERE : [...SAME_EVERYWHERE, ...ON_THE_LAST];
   return readdirSync(join(packageRoot, 'test'), { recursive: true, encoding: 'utf8' })
     .filter((file) => file.endsWith('.test.ts'))
-    .filter((file) => !SAME_EVERYWHERE.some((same) => file.startsWith(same)))
+    .filter((file) => !left.some((prefix) => file.startsWith(prefix)))
     .map((file) => `test/${file}`);
 }
 
@@ -69,7 +82,8 @@ async function main(): Promise<void> {
   const results: VersionResult[] = [];
   if (hasBinaries) {
     for (const [index, wanted] of versions.entries()) {
-      const result = await testOn(wanted, (text) =>
+      const files = testFiles(index === versions.length - 1);
+      const result = await testOn(wanted, files, (text) =>
         progress(`[${index + 1}/${versions.length}] Node ${text}`),
       );
       for (const failure of result.failures) progress(`\n✘ Node ${result.node}: ${failure}\n`);
@@ -103,7 +117,11 @@ function parseOptions(args: string[]): { versions: string[]; json: boolean; help
 }
 
 /** Never rejects: a version that cannot be installed has failed. */
-async function testOn(wanted: string, progress: (text: string) => void): Promise<VersionResult> {
+async function testOn(
+  wanted: string,
+  files: readonly string[],
+  progress: (text: string) => void,
+): Promise<VersionResult> {
   const startedMs = performance.now();
   let node = wanted;
   let report: TapReport;
@@ -112,7 +130,7 @@ async function testOn(wanted: string, progress: (text: string) => void): Promise
     progress(`${node}: installing`);
     const binary = await installNode(node);
     progress(`${node}: running the tests`);
-    report = await runAva(binary);
+    report = await runAva(binary, files);
   } catch (error) {
     report = { passed: 0, failed: 1, skipped: 0, failures: [messageOf(error)] };
   }
@@ -121,12 +139,12 @@ async function testOn(wanted: string, progress: (text: string) => void): Promise
   return { node, ...report, seconds };
 }
 
-function runAva(binary: string): Promise<TapReport> {
+function runAva(binary: string, files: readonly string[]): Promise<TapReport> {
   const ava = join(packageRoot, 'node_modules', 'ava', 'entrypoints', 'cli.mjs');
   // Programs that a test starts by name, such as npm, run on this Node too.
   const PATH = `${dirname(binary)}:${process.env['PATH'] ?? ''}`;
   return new Promise((resolve, reject) => {
-    const child = spawn(binary, [ava, '--tap', ...testFiles()], {
+    const child = spawn(binary, [ava, '--tap', ...files], {
       cwd: packageRoot,
       env: { ...process.env, PATH },
       stdio: ['ignore', 'pipe', 'inherit'],
