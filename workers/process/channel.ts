@@ -2,8 +2,9 @@
  * How a lane and its process wait for each other. Whose turn it is stands in shared memory; a socket wakes whoever sleeps, and
  * ends when the other side does.
  *
- * Waking a sleeping process costs 20 microseconds and more, so both look for their turn for a moment before they sleep, if that
- * paid the last time. Measured on two cores, alone: 50 microseconds a round trip through the socket only, 1 when both look.
+ * Waking a sleeping process costs 20 to 100 microseconds, so both look for their turn for a moment before they sleep, if that
+ * paid the last time. Measured on two cores, alone: 50 microseconds a round trip through the socket only, 1 when both look. What counts as
+ * a short wait has to have room for waking the other side: else both, once asleep, sleep every time.
  *
  * No turn is missed: one side passes the turn and then looks whether the other sleeps; that one says that it sleeps and then
  * looks for its turn. Both are sequentially consistent, so one sees the other.
@@ -12,7 +13,7 @@
 import { readSync, writeSync } from 'node:fs';
 import { FIRST_HOST_TURN, TURN, WORD } from './lane-memory.js';
 
-const WATCH_MS = 0.1;
+const WATCH_MS = 0.2;
 
 /** The other side of the socket is gone. */
 export class PeerGone extends Error {}
