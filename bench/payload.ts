@@ -44,8 +44,8 @@ const SIZES: readonly Size[] = [
   { bytes: 128, label: '128 B', outstanding: 4, durationMs: 200 },
   { bytes: 4 * KIB, label: '4 KiB', outstanding: 4, durationMs: 200 },
   { bytes: 64 * KIB, label: '64 KiB', outstanding: 4, durationMs: 300 },
-  { bytes: MIB, label: '1 MiB', outstanding: 4, durationMs: 300 },
-  { bytes: 16 * MIB, label: '16 MiB', outstanding: 2, durationMs: 600 },
+  { bytes: MIB, label: '1 MiB', outstanding: 4, durationMs: 500 },
+  { bytes: 16 * MIB, label: '16 MiB', outstanding: 2, durationMs: 1200 },
 ];
 const LARGE = SIZES.filter(({ bytes }) => bytes >= 64 * KIB);
 const QUICK_DURATION_MS = 30;

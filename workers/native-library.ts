@@ -62,17 +62,12 @@ let configured = false;
 
 /** What mincore(2) fails with if there is no memory. */
 const ENOMEM = 12;
-/** madvise(2), Linux's alone. */
-const MADV_HUGEPAGE = 14;
-/** From this size on, most of a buffer lies in whole huge pages (of 2 MiB on most machines). */
-const HUGE_FROM_BYTES = 4 * 1024 * 1024;
 
 /** Access to plain memory by address. */
 export class NativeMemory {
   /** Copies `length` bytes from one address to another; the two places may overlap. */
   readonly copy: (to: number, from: number, length: number) => void;
   readonly #mincore: ((address: number, length: number, pages: Uint8Array) => number) | null;
-  readonly #madvise: ((address: number, length: number, advice: number) => number) | null;
   /** Bytes of a page of memory; 0 where nobody asks. */
   readonly pageBytes: number;
   /** What mincore(2) answers; it is only looked at whether it does. */
@@ -91,7 +86,6 @@ export class NativeMemory {
     this.#mincore = isLinux
       ? runtime.func('mincore', 'int', ['uintptr_t', 'size_t', 'uint8_t *'])
       : null;
-    this.#madvise = isLinux ? runtime.func('madvise', 'int', ['uintptr_t', 'size_t', 'int']) : null;
     this.#moveViews = runtime.func('memmove', 'uintptr_t', ['uint8_t *', 'uint8_t *', 'size_t']);
   }
 
@@ -99,21 +93,6 @@ export class NativeMemory {
   addressOf(view: Uint8Array): number {
     // memmove returns its first argument; with nothing to move it does only that.
     return this.#moveViews(view, view, 0);
-  }
-
-  /**
-   * A buffer for `length` bytes that are all going to be written: it is not cleared before. A large one takes huge pages where the
-   * system has them, since it costs as much to get 16 MiB page by page as to copy them.
-   */
-  allocate(length: number): Uint8Array<ArrayBuffer> {
-    const bytes = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
-    if (this.#madvise !== null && length >= HUGE_FROM_BYTES) {
-      const address = this.addressOf(bytes);
-      const start = Math.ceil(address / this.pageBytes) * this.pageBytes;
-      // Advice: where it is not taken, nothing is lost but time.
-      this.#madvise(start, address + length - start, MADV_HUGEPAGE);
-    }
-    return bytes;
   }
 
   /**

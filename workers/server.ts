@@ -154,7 +154,8 @@ export class Server {
 
   /** Sends a large response in a buffer of its own. Must come before `complete`. */
   #post(slot: number): void {
-    const bytes = this.#memory.allocate(this.#call.length);
+    // Not cleared: all of it is written now.
+    const bytes = new Uint8Array(Buffer.allocUnsafeSlow(this.#call.length).buffer);
     this.#call.copyResponse(this.#memory.addressOf(bytes));
     const message: LaneMessage = { type: 'response', slot, bytes: bytes.buffer };
     this.#port.postMessage(message, [bytes.buffer]);
