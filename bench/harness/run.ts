@@ -58,7 +58,7 @@ function inFreshProcess(question: Question, trial: Trial, mode: Mode): Promise<T
 }
 
 /** Results are published: where this checkout lies is nobody's business. */
-function withoutRoot(text: string): string {
-  const root = `${packageRoot}/`;
-  return text.replaceAll(pathToFileURL(root).href, '').replaceAll(root, '').trim();
+export function withoutRoot(text: string): string {
+  // Both end with a slash.
+  return text.replaceAll(pathToFileURL(packageRoot).href, '').replaceAll(packageRoot, '').trim();
 }
