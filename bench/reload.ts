@@ -54,7 +54,7 @@ export const reload: Question = {
       {
         name: 'memory-over-reloads',
         title: `Resident memory over ${RELOADS.toLocaleString('en')} graceful reloads`,
-        caption: 'After the first hundred, what is left of a reload is a few tens of kilobytes.',
+        caption: `After the first ${SETTLED_AFTER}, ${amount(slopeOf(results))} KiB are left of a reload.`,
         kind: 'line',
         x: { label: 'reloads' },
         y: { label: 'resident memory, MiB' },

@@ -196,7 +196,8 @@ test('a version whose lanes cannot start is refused, with nothing left of it', a
   registry.on('loadFailed', ({ version }) => void failed.push(version));
 
   const outcome = await failure(
-    registry.swap('it', fixture('echo'), { resourceLimits: TINY }),
+    // With time enough to undo everything: a busy machine takes long to end threads.
+    registry.swap('it', fixture('echo'), { resourceLimits: TINY, cancelGraceMs: 60_000 }),
     'endpoint',
     'version',
     'path',

@@ -165,7 +165,7 @@ export const LANE = {
    * The slot that the lane took last or was about to take, plus 1; 0 if none yet. Lane writes, host reads if the lane dies. Far from WAIT, which the
    * host reads with every request.
    */
-  SLOT: 16,
+  SLOT: LINE_WORDS,
 } as const;
 const LANE_WORDS = 2 * LINE_WORDS;
 
