@@ -60,7 +60,11 @@ export class LanePool {
     // A thread's death rejects the task of its lane, which is where it is dealt with. This is about a thread without a lane: if one is
     // waiting, it was to be its thread, and Piscina would let it wait for ever.
     this.#piscina.on('error', (cause) => {
-      this.#waiting.find(({ task }) => this.#queue.has(task))?.fail(cause);
+      const lane = this.#waiting.find(({ task }) => this.#queue.has(task));
+      if (lane === undefined) return;
+      // At once, not when its promise has settled: Node may tell of several deaths before that, and the next is another lane's.
+      this.#queue.giveUp(lane.task);
+      lane.fail(cause);
     });
   }
 

@@ -92,3 +92,26 @@ test.serial('a surplus thread that ends late is waited for, and not replaced', a
 
   t.is(threads.length, 2);
 });
+
+test.serial(
+  'two threads die in one turn, before they have a lane: both lanes are told',
+  async (t) => {
+    const threads: Worker[] = [];
+    const lost = [new Error('the first death'), new Error('the second death')];
+    const onWorker = (thread: Worker) => {
+      threads.push(thread);
+      if (threads.length < lost.length) return;
+      for (const [index, cause] of lost.entries()) threads[index]?.emit('error', cause);
+    };
+    process.on('worker', onWorker);
+    t.teardown(() => process.off('worker', onWorker));
+    const pool = new LanePool({ maxThreads: 2, resourceLimits: undefined, env: {} });
+
+    const told = await Promise.all(
+      [impossible(), impossible()].map((task) => t.throwsAsync(pool.run(task))),
+    );
+
+    t.deepEqual(told, lost);
+    await pool.destroy();
+  },
+);
