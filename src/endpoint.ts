@@ -5,7 +5,6 @@
 
 import { strict as assert } from 'node:assert';
 import pTimeout from 'p-timeout';
-import { CancelFlags } from './cancel-flags.js';
 import type { DrainReport } from './drain-report.js';
 import {
   DrainingLimitError,
@@ -25,7 +24,8 @@ import {
 } from './options.js';
 import { type PreflightReport, preflight } from './preflight/preflight.js';
 import type { VersionIdentity } from './request-errors.js';
-import { slotsFor, Version, type VersionStats } from './version.js';
+import { Standby } from './standby.js';
+import { Version, type VersionStats } from './version.js';
 
 /** What a swap did. */
 export interface SwapResult {
@@ -44,6 +44,8 @@ export interface EndpointStats {
   id: string;
   /** The active version's number, or null. */
   activeVersion: number | null;
+  /** Lanes that were started ahead and wait for the next version (option `standby`). */
+  standbyLanes: number;
   /** The active version first, then the draining ones, newest first. */
   versions: VersionStats[];
 }
@@ -77,6 +79,10 @@ export class Endpoint {
   readonly #hanging = new Set<Version>();
   #lastVersion = 0;
   #everActive = false;
+  /** Made ahead for the next version. */
+  #standby: Standby | null = null;
+  /** Resolves when the threads of every discarded standby have ended. */
+  #discarded: Promise<unknown> = Promise.resolve();
   #pendingOperations = 0;
   #operations: Promise<void> = Promise.resolve();
 
@@ -105,9 +111,10 @@ export class Endpoint {
     return [...active, ...this.#draining, ...this.#hanging];
   }
 
-  /** Resolves when what has been asked of it so far is done. */
+  /** Resolves when what has been asked of it so far is done, and nothing is left of what was made ahead in vain. */
   async settled(): Promise<void> {
     await this.#operations;
+    await this.#discarded;
   }
 
   /** Runs `operation` after those that were called before, whether they succeeded or not. */
@@ -152,6 +159,7 @@ export class Endpoint {
       }
     } catch (error) {
       report('loadFailed', { ...identity, path, error });
+      this.#prepareNext(signal);
       throw error;
     }
     // From here to the end of the old version's admission there is no await: a caller gets one or the other.
@@ -172,6 +180,7 @@ export class Endpoint {
     const { sha256, info } = next;
     report('loaded', { ...identity, path, sha256, info, tookMs: performance.now() - startedMs });
     if (previous !== null) report('swapped', { ...identity, from: previous.version, graceful });
+    this.#prepareNext(signal);
     return { version: next, result };
   }
 
@@ -191,23 +200,24 @@ export class Endpoint {
     const leftMs = () => Math.max(1, endMs - performance.now());
     let tried: PreflightReport | null = null;
     let version: Version;
-    let cancelFlags: CancelFlags | null = null;
+    let standby: Standby | null = null;
     try {
       if (options.preflight !== false) {
         const copyPath = copy.path;
-        tried = await preflight({ path, copyPath, identity, options, timeoutMs: leftMs(), signal });
+        const takeChild = () => this.#standby?.takeChild(options) ?? null;
+        const parts = { path, copyPath, identity, options, takeChild, signal };
+        tried = await preflight({ ...parts, timeoutMs: leftMs() });
       }
     } catch (error) {
       await copy.remove();
       throw error;
     }
     try {
-      if (options.isolation === 'process')
-        cancelFlags = await CancelFlags.create(slotsFor(options));
-      const parts = { identity, options, path, copy, preflight: tried, cancelFlags };
+      standby = await this.#takeStandby(options);
+      const parts = { identity, options, path, copy, preflight: tried, standby };
       version = new Version({ ...parts, keepAlive, report });
     } catch (cause) {
-      cancelFlags?.close();
+      await standby?.destroy();
       await copy.remove();
       throw new LoadFailedError(
         `no threads or memory could be had for ${path} (${cause}); load fewer versions, or lower threads, maxInFlight and maxPayloadBytes`,
@@ -220,6 +230,47 @@ export class Endpoint {
     await version.load(leftMs(), signal);
     this.#hanging.delete(version);
     return version;
+  }
+
+  /** What the next version is made of: what was made ahead, if it fits what is wanted now. */
+  async #takeStandby(options: ResolvedEndpointOptions): Promise<Standby> {
+    const ahead = this.#standby;
+    if (ahead?.fits(options) !== true) {
+      this.#discardStandby();
+      return Standby.create(options);
+    }
+    this.#standby = null;
+    return ahead;
+  }
+
+  #discardStandby(): void {
+    const standby = this.#standby;
+    if (standby === null) return;
+    this.#standby = null;
+    const gone = this.#parts.keepAlive
+      .during(() => standby.destroy())
+      .catch((error: unknown) => {
+        process.emitWarning(`what was made ahead for '${this.id}' left something behind: ${error}`);
+      });
+    this.#discarded = Promise.all([this.#discarded, gone]);
+  }
+
+  /** Begins to make what the next version's standby lacks, if the active version has the option. */
+  #prepareNext(signal: AbortSignal): void {
+    if (this.#active?.options.standby !== true) return;
+    // In line with loads and unloads, so that each finds a standby or none.
+    void this.enqueue(async () => {
+      const options = this.#active?.options;
+      if (options?.standby !== true || signal.aborted) return;
+      try {
+        this.#standby ??= await Standby.create(options);
+      } catch (cause) {
+        // It costs only the head start.
+        process.emitWarning(`nothing could be made ready for the next '${this.id}': ${cause}`);
+        return;
+      }
+      this.#standby.fill();
+    });
   }
 
   /** The private copy, in time. A file system that hangs does not hold up the endpoint. */
@@ -270,7 +321,13 @@ export class Endpoint {
     const version = this.#active;
     if (version === null) throw notLoaded(this.id);
     this.#active = null;
-    return this.#startDrain(version, reason, drainTimeoutMs ?? version.options.drainTimeoutMs);
+    this.#discardStandby();
+    const drained = this.#startDrain(
+      version,
+      reason,
+      drainTimeoutMs ?? version.options.drainTimeoutMs,
+    );
+    return Promise.all([drained, this.#discarded]).then(([report]) => report);
   }
 
   #startDrain(version: Version, reason: DropReason, drainTimeoutMs: number): Promise<DrainReport> {
@@ -286,6 +343,7 @@ export class Endpoint {
     return {
       id: this.id,
       activeVersion: this.#active?.version ?? null,
+      standbyLanes: this.#standby?.waiting ?? 0,
       versions: versions.map((version) => version.stats()),
     };
   }

@@ -7,7 +7,8 @@ import { once } from 'node:events';
 import type { MessagePort, ResourceLimits, Worker } from 'node:worker_threads';
 import { ArrayTaskQueue, Piscina } from 'piscina';
 import { deferred } from './deferred.js';
-import type { LaneTask } from './lane-protocol.js';
+import type { LaneStart } from './lane-protocol.js';
+import type { Isolation } from './options.js';
 
 const laneFile = new URL('../workers/lane.js', import.meta.url).href;
 const bridgeFile = new URL('../workers/bridge.js', import.meta.url).href;
@@ -69,9 +70,9 @@ export class LanePool {
   }
 
   /** Runs a lane in a thread of its own. Settles when the lane has left, rejects if its thread died. */
-  async run(task: LaneTask): Promise<void> {
+  async run(task: LaneStart, isolation: Isolation): Promise<void> {
     // Named here and not for the whole pool: an idle thread loads nothing that it could be terminated in.
-    const filename = task.process === null ? laneFile : bridgeFile;
+    const filename = isolation === 'thread' ? laneFile : bridgeFile;
     // Piscina throws at once if there is no thread to be had, and has the task in its queue all the same.
     const run = async () => this.#piscina.run(task, { filename, transferList: [task.port] });
     const running = run();

@@ -5,14 +5,18 @@
 
 import type { RingShape } from './ring/layout.js';
 
-/** What a lane is started with: the argument of its one Piscina task. */
-export interface LaneTask {
+/** What a lane is started with, before there is a library: the argument of its one Piscina task. */
+export interface LaneStart {
   memory: SharedArrayBuffer;
   shape: RingShape;
   lane: number;
   /** The memory of its outbox (see ring/outbox.ts). */
   outbox: SharedArrayBuffer;
   port: import('node:worker_threads').MessagePort;
+}
+
+/** What a lane is to open, and how it is to serve: the first message on its port. */
+export interface LaneOrder {
   /** The private copy. */
   libraryPath: string;
   /** Most bytes of one response. */
@@ -21,13 +25,16 @@ export interface LaneTask {
   stackBytes: number;
   /** Regions that exist already; later ones come by the port. */
   regions: Region[];
-  /** Mail announced before this task was made. */
+  /** Mail announced before this order was made. */
   mail: number;
   /** After how many requests the lane says that it is worn; Infinity for never. */
   recycleAfterRequests: number;
   /** For a lane that has its handler run in a process of its own. */
   process: ProcessTask | null;
 }
+
+/** All that a lane knows once it has its order. */
+export type LaneTask = LaneStart & LaneOrder;
 
 /** What a lane needs to know of its process. */
 export interface ProcessTask {
@@ -60,7 +67,7 @@ export interface Region {
   memory: SharedArrayBuffer;
 }
 
-/** Host to lane. */
+/** Host to lane, once it has its order. */
 export type HostMessage =
   | { type: 'region'; region: Region }
   /** The lane may let go of the buffer. */

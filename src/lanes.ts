@@ -16,17 +16,15 @@
 
 import { strict as assert } from 'node:assert';
 import { setImmediate } from 'node:timers/promises';
-import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
-import type { CancelFlags } from './cancel-flags.js';
+import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import { CrashLoop } from './crash-loop.js';
 import { deferred } from './deferred.js';
 import { type LoadError, LoadFailedError } from './errors.js';
-import { LanePool } from './lane-pool.js';
 import type {
   HandlerInfo,
   HostMessage,
   LaneMessage,
-  LaneTask,
+  LaneOrder,
   LoadFailure,
   ProcessEnd,
   ProcessTask,
@@ -37,8 +35,9 @@ import type { ResolvedEndpointOptions } from './options.js';
 import type { RegionTable } from './regions.js';
 import { describeEnd, laneExited, type VersionIdentity } from './request-errors.js';
 import { STATE } from './ring/layout.js';
-import { Outbox, reserveOutbox } from './ring/outbox.js';
+import { Outbox } from './ring/outbox.js';
 import { NO_SLOT, type RingProducer } from './ring/producer.js';
+import type { Standby } from './standby.js';
 import { reapOrphan } from './start-child.js';
 
 /** The rest of `loadTimeoutMs` is for the end of a process that had to be killed. */
@@ -116,20 +115,19 @@ interface Lane {
 export interface LanesParts {
   identity: VersionIdentity;
   options: ResolvedEndpointOptions;
-  ring: RingProducer;
+  /** Where the lanes come from. It ends with them. */
+  standby: Standby;
   regions: RegionTable;
   /** The library as the caller named it, for messages. */
   sourcePath: string;
   /** The private copy, which is what is loaded. */
   libraryPath: string;
-  /** Where processes see that their request is cancelled; null for threads. */
-  cancelFlags: CancelFlags | null;
   hooks: LanesHooks;
 }
 
 export class Lanes {
   readonly #parts: LanesParts;
-  readonly #pool: LanePool;
+  readonly #ring: RingProducer;
   /** By lane index; gone lanes leave their place to the next. */
   readonly #lanes: (Lane | undefined)[];
   /** Large responses that were posted and whose slots have not been collected yet. */
@@ -142,12 +140,10 @@ export class Lanes {
   #retry: NodeJS.Timeout | null = null;
 
   constructor(parts: LanesParts) {
-    const { resourceLimits, env, crashLoopAfter } = parts.options;
-    const { lanes } = parts.ring.layout;
     this.#parts = parts;
-    this.#lanes = new Array(lanes).fill(undefined);
-    this.#pool = new LanePool({ maxThreads: lanes, resourceLimits, env });
-    this.#crashLoop = new CrashLoop(crashLoopAfter);
+    this.#ring = parts.standby.ring;
+    this.#lanes = new Array(this.#ring.layout.lanes).fill(undefined);
+    this.#crashLoop = new CrashLoop(parts.options.crashLoopAfter);
   }
 
   /**
@@ -175,7 +171,7 @@ export class Lanes {
   async stop(): Promise<void> {
     this.#phase = 'stopping';
     if (this.#retry !== null) clearTimeout(this.#retry);
-    this.#parts.ring.stop();
+    this.#ring.stop();
     // A process that is being started reads nothing before it is ready, which may be never.
     this.#kill(this.#present().filter(({ state }) => state === 'starting'));
     await Promise.all(this.#present().map((lane) => lane.gone));
@@ -184,7 +180,7 @@ export class Lanes {
   /** Ends the threads. Every lane must have left. */
   async destroy(): Promise<void> {
     assert(this.#present().length === 0, 'threads are ended only when no lane is in native code');
-    await this.#pool.destroy();
+    await this.#parts.standby.destroy();
   }
 
   /** For the end: kills every process there is, whatever it does, and starts none in its place. Threads go on. */
@@ -203,7 +199,7 @@ export class Lanes {
   /** Posts to every lane; they read it before any request that is submitted later. */
   announce(message: HostMessage): void {
     for (const lane of this.#present()) lane.port.postMessage(message);
-    this.#parts.ring.announceMail();
+    this.#ring.announceMail();
   }
 
   /** The large response that `lane` posted for `slot`. It was posted before the slot was completed. */
@@ -240,9 +236,8 @@ export class Lanes {
 
   /** Process ids of the lanes' processes, in the order of the lanes. */
   processIds(): number[] {
-    const { ring } = this.#parts;
     return this.#present()
-      .map((lane) => ring.processOf(lane.index))
+      .map((lane) => this.#ring.processOf(lane.index))
       .filter((pid) => pid !== 0);
   }
 
@@ -256,13 +251,13 @@ export class Lanes {
   callStuck(index: number, slot: number): void {
     const lane = this.#lanes[index];
     if (lane === undefined || (lane.state !== 'serving' && lane.state !== 'dismissed')) return;
-    const { ring, options, hooks } = this.#parts;
+    const { options, hooks } = this.#parts;
     const killed = options.isolation === 'process';
     if (killed) {
       // First it may take no other request, then it is looked whether it still has this one: so it is never another's call that is killed.
-      ring.dismiss(index);
+      this.#ring.dismiss(index);
       lane.state = 'dismissed';
-      if (ring.stateOf(slot) === STATE.RUNNING) {
+      if (this.#ring.stateOf(slot) === STATE.RUNNING) {
         lane.state = 'killed';
         this.#kill([lane]);
       }
@@ -300,7 +295,7 @@ export class Lanes {
 
   #dismiss(lane: Lane): void {
     lane.state = 'dismissed';
-    this.#parts.ring.dismiss(lane.index);
+    this.#ring.dismiss(lane.index);
   }
 
   /**
@@ -384,16 +379,16 @@ export class Lanes {
   }
 
   #startLane(index: number, replaces: Lane | null): Lane {
-    const { ring, regions, options, libraryPath, identity } = this.#parts;
-    const { port1: port, port2: remotePort } = new MessageChannel();
+    const { standby, regions, options, libraryPath, identity } = this.#parts;
+    const started = standby.take(index);
+    const { port } = started;
     const { promise: ready, resolve: loaded, reject: refused } = deferred<HandlerInfo>();
     // Whoever started the lane awaits it; a lane that is refused later must not be an unhandled rejection.
     ready.catch(() => undefined);
-    const outbox = reserveOutbox();
     const lane: Lane = {
       index,
       port,
-      outbox: new Outbox(outbox),
+      outbox: new Outbox(started.outbox),
       state: 'starting',
       replaces,
       worn: null,
@@ -405,29 +400,24 @@ export class Lanes {
       refused,
       gone: Promise.resolve(),
     };
-    ring.prepareLane(index);
     port.on('message', (message: LaneMessage) => this.#receive(lane, message));
     port.unref();
-    const task: LaneTask = {
-      memory: ring.memory,
-      shape: { slots: ring.layout.slots, lanes: ring.layout.lanes },
-      lane: index,
-      outbox,
-      port: remotePort,
+    const order: LaneOrder = {
       libraryPath,
       maxPayloadBytes: options.maxPayloadBytes,
       stackBytes: options.stackBytes,
       regions: regions.list(),
-      mail: ring.mail,
+      mail: this.#ring.mail,
       recycleAfterRequests: options.recycleAfterRequests,
       process: this.#processTask(`${identity.endpoint}@${identity.version} lane ${index}`),
     };
     this.#lanes[index] = lane;
+    standby.open(started, order);
     // Before, the load has a timeout of its own. Native code that hangs in a thread cannot be given up.
-    if (this.#phase === 'serving' && task.process !== null) {
+    if (this.#phase === 'serving' && order.process !== null) {
       lane.timer = setTimeout(() => this.#killProcess(lane), options.loadTimeoutMs).unref();
     }
-    lane.gone = this.#pool.run(task).then(
+    lane.gone = started.ended.then(
       () => this.#left(lane),
       (cause: unknown) => this.#died(lane, cause),
     );
@@ -435,7 +425,8 @@ export class Lanes {
   }
 
   #processTask(name: string): ProcessTask | null {
-    const { cancelFlags, options } = this.#parts;
+    const { options } = this.#parts;
+    const { cancelFlags } = this.#parts.standby;
     if (cancelFlags === null) return null;
     const { env, maxRssBytes, loadTimeoutMs } = options;
     const stopTimeoutMs = loadTimeoutMs * STOP_SHARE;
@@ -444,7 +435,7 @@ export class Lanes {
   }
 
   #killProcess(lane: Lane): void {
-    const pid = this.#parts.ring.processOf(lane.index);
+    const pid = this.#ring.processOf(lane.index);
     if (pid === 0) return;
     try {
       process.kill(pid, 'SIGKILL');
@@ -521,12 +512,12 @@ export class Lanes {
   async #died(lane: Lane, cause: unknown): Promise<void> {
     this.#readRest(lane);
     // Not 0 if nobody has seen it end: only its thread would have.
-    const orphan = this.#parts.ring.processOf(lane.index);
+    const orphan = this.#ring.processOf(lane.index);
     // If the thread alone has died, the process does so in a moment, and nothing may be said to be gone before.
     this.#killProcess(lane);
     // What it had completed is answered as completed; only then is what is left of it cleared away.
     this.#parts.hooks.collect();
-    const slot = this.#parts.ring.bury(lane.index);
+    const slot = this.#ring.bury(lane.index);
     if (slot !== NO_SLOT) this.#posted.delete(slot);
     this.#forget(lane);
     const { identity, sourcePath } = this.#parts;

@@ -27,6 +27,8 @@ export interface StartedChild {
   /** Resolves when the process has ended. */
   readonly exited: Promise<ProcessExit>;
   kill(signal: NodeJS.Signals): void;
+  /** Whether it keeps this process alive until it has ended, which it does at first. */
+  keepAlive(keeps: boolean): void;
 }
 
 /** How often it is looked whether a process has ended that has not closed its messages. */
@@ -38,6 +40,11 @@ const LOOK_SOON_MS = 1;
 export async function startChild(request: ChildRequest): Promise<StartedChild> {
   if (process.platform !== 'linux') return startWithNode(request);
   return startWithPosix(request, await import('../workers/posix-spawn.js'));
+}
+
+/** Gives up what is left to say and to hear. */
+export function closePipes({ stdin, stderr, messages }: StartedChild): void {
+  for (const stream of [stdin, stderr, messages]) stream.destroy();
 }
 
 /** Waits for a process that was started by a thread which has ended, and which was killed: else it stays a zombie. Linux only. */
@@ -71,13 +78,19 @@ function startWithPosix({ file, args, env }: ChildRequest, posix: PosixSpawn): S
   }
   const [stdinEnd, stderrEnd, messagesEnd] = ours as [number, number, number];
   const messages = new Socket({ fd: messagesEnd, readable: true, writable: false });
-  const { exited, isOver } = reaped(posix, pid, messages);
+  const stdin = new Socket({ fd: stdinEnd, readable: false, writable: true });
+  const stderr = new Socket({ fd: stderrEnd, readable: true, writable: false });
+  const { exited, isOver, lookNowAndThen } = reaped(posix, pid, messages);
   return {
     pid,
-    stdin: new Socket({ fd: stdinEnd, readable: false, writable: true }),
-    stderr: new Socket({ fd: stderrEnd, readable: true, writable: false }),
+    stdin,
+    stderr,
     messages,
     exited,
+    keepAlive: (keeps) => {
+      keepStreams([stdin, stderr, messages], keeps);
+      lookNowAndThen(keeps);
+    },
     // Once it has been reaped, its number may be another process's.
     kill: (signal) => {
       if (!isOver()) process.kill(pid, signal);
@@ -85,11 +98,18 @@ function startWithPosix({ file, args, env }: ChildRequest, posix: PosixSpawn): S
   };
 }
 
+function keepStreams(streams: readonly Socket[], keep: boolean): void {
+  for (const stream of streams) {
+    if (keep) stream.ref();
+    else stream.unref();
+  }
+}
+
 /** Looks for the process's end: at once when it has closed its messages, and now and then if something keeps them open. */
 function reaped(posix: PosixSpawn, pid: number, messages: Readable) {
   const { promise: exited, resolve } = deferred<ProcessExit>();
   let over = false;
-  let timer: NodeJS.Timeout;
+  let timer: NodeJS.Timeout | undefined;
   const look = (againMs: number) => {
     clearTimeout(timer);
     if (over) return;
@@ -101,9 +121,13 @@ function reaped(posix: PosixSpawn, pid: number, messages: Readable) {
     over = true;
     resolve(end);
   };
-  timer = setTimeout(look, LOOK_MS, LOOK_MS);
+  const lookNowAndThen = (wanted: boolean) => {
+    clearTimeout(timer);
+    if (wanted && !over) timer = setTimeout(look, LOOK_MS, LOOK_MS);
+  };
+  lookNowAndThen(true);
   messages.once('close', () => look(LOOK_SOON_MS));
-  return { exited, isOver: () => over };
+  return { exited, isOver: () => over, lookNowAndThen };
 }
 
 function startWithNode({ file, args, env }: ChildRequest): Promise<StartedChild> {
@@ -121,11 +145,16 @@ function startWithNode({ file, args, env }: ChildRequest): Promise<StartedChild>
     child.once('spawn', () => {
       // From here on an error is that of a signal that could not be sent, which `kill` returns as well.
       child.off('error', reject).on('error', () => undefined);
-      const { pid = -1, stdin, stderr } = child;
-      const messages = child.stdio[3] as Readable;
+      const { pid = -1 } = child;
+      // Pipes were asked for.
+      const [stdin, , stderr, messages] = child.stdio as unknown as [Socket, null, Socket, Socket];
       const kill = (signal: NodeJS.Signals) => void child.kill(signal);
-      if (stdin === null || stderr === null) throw new Error('pipes were asked for');
-      resolve({ pid, stdin, stderr, messages, exited, kill });
+      const keepAlive = (keeps: boolean) => {
+        keepStreams([stdin, stderr, messages], keeps);
+        if (keeps) child.ref();
+        else child.unref();
+      };
+      resolve({ pid, stdin, stderr, messages, exited, kill, keepAlive });
     });
   });
 }

@@ -5,13 +5,11 @@
 
 import { strict as assert } from 'node:assert';
 import pTimeout from 'p-timeout';
-import type { CancelFlags } from './cancel-flags.js';
 import { deferred, settledWithin } from './deferred.js';
 import { Dispatcher, type DispatcherStats, type OutcomeTotals } from './dispatcher.js';
 import type { DrainReport } from './drain-report.js';
 import { type DropReason, LoadTimeoutError } from './errors.js';
 import type { Report } from './events.js';
-import { guardAtExit, unguardAtExit } from './exit-guard.js';
 import { prepareExit } from './exit-process.js';
 import type { KeepAlive } from './keep-alive.js';
 import type { HandlerInfo } from './lane-protocol.js';
@@ -32,7 +30,8 @@ import {
   type VersionIdentity,
 } from './request-errors.js';
 import type { HandlerResponse } from './response.js';
-import { NO_SLOT, RingProducer } from './ring/producer.js';
+import { NO_SLOT, type RingProducer } from './ring/producer.js';
+import type { Standby } from './standby.js';
 import { step, type VersionState } from './version-state.js';
 
 /** How one request is executed. */
@@ -112,8 +111,8 @@ export interface VersionParts {
   path: string;
   copy: PrivateCopy;
   preflight: PreflightReport | null;
-  /** For lanes that are processes; null if they are threads. The version closes them. */
-  cancelFlags: CancelFlags | null;
+  /** What the version is made of, and destroys in the end. */
+  standby: Standby;
   keepAlive: KeepAlive;
   report: Report;
 }
@@ -129,19 +128,6 @@ interface Drain {
   reported: boolean;
 }
 
-/** Slots of a version's ring: they come in multiples of 32. */
-export function slotsFor({ maxInFlight }: ResolvedEndpointOptions): number {
-  return Math.ceil(maxInFlight / 32) * 32;
-}
-
-/** Whether there is to be room for one lane more, which starts while a worn one still serves. */
-function recycles(options: ResolvedEndpointOptions): boolean {
-  const { recycleAfterRequests, recycleAfterMs, maxRssBytes, isolation } = options;
-  const limits = [recycleAfterRequests, recycleAfterMs];
-  if (isolation === 'process') limits.push(maxRssBytes);
-  return limits.some((limit) => limit !== Number.POSITIVE_INFINITY);
-}
-
 export class Version implements LoadedHandler {
   readonly id: string;
   readonly version: number;
@@ -152,7 +138,6 @@ export class Version implements LoadedHandler {
   info: HandlerInfo = { name: null, version: null, description: null };
   readonly #identity: VersionIdentity;
   readonly #copy: PrivateCopy;
-  readonly #cancelFlags: CancelFlags | null;
   readonly #keepAlive: KeepAlive;
   readonly #report: Report;
   readonly #ring: RingProducer;
@@ -163,7 +148,7 @@ export class Version implements LoadedHandler {
   readonly #retired = deferred<void>();
 
   constructor(parts: VersionParts) {
-    const { identity, options, copy, cancelFlags, keepAlive, report } = parts;
+    const { identity, options, copy, standby, keepAlive, report } = parts;
     this.id = identity.endpoint;
     this.version = identity.version;
     this.path = parts.path;
@@ -171,17 +156,9 @@ export class Version implements LoadedHandler {
     this.options = options;
     this.#identity = identity;
     this.#copy = copy;
-    this.#cancelFlags = cancelFlags;
     this.#keepAlive = keepAlive;
     this.#report = report;
-    this.#ring = new RingProducer(
-      {
-        slots: slotsFor(options),
-        lanes: options.threads + options.maxStuckLanes + (recycles(options) ? 1 : 0),
-      },
-      options.maxInFlight,
-      cancelFlags,
-    );
+    this.#ring = standby.ring;
     const regions = new RegionTable((message) => this.#lanes.announce(message));
     this.#dispatcher = new Dispatcher({
       identity,
@@ -204,11 +181,10 @@ export class Version implements LoadedHandler {
     this.#lanes = new Lanes({
       identity,
       options,
-      ring: this.#ring,
+      standby,
       regions,
       sourcePath: parts.path,
       libraryPath: copy.path,
-      cancelFlags,
       hooks: {
         doorbell: () => this.#dispatcher.doorbellRang(),
         collect: () => this.#dispatcher.collect(),
@@ -255,7 +231,6 @@ export class Version implements LoadedHandler {
    */
   async load(timeoutMs: number, signal: AbortSignal): Promise<void> {
     const { loadTimeoutMs } = this.options;
-    guardAtExit(this.#ring);
     try {
       await prepareExit();
       await prepareCopy();
@@ -294,8 +269,6 @@ export class Version implements LoadedHandler {
     this.#dispatcher.dispose();
     await this.#lanes.stop();
     await this.#lanes.destroy();
-    unguardAtExit(this.#ring);
-    this.#cancelFlags?.close();
     await this.#copy.remove();
   }
 

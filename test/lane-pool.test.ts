@@ -5,7 +5,7 @@ import { MessageChannel, Worker } from 'node:worker_threads';
 import test from 'ava';
 import { deferred } from '../src/deferred.js';
 import { LanePool } from '../src/lane-pool.js';
-import type { LaneTask } from '../src/lane-protocol.js';
+import type { LaneStart } from '../src/lane-protocol.js';
 import { outcome } from './support/outcomes.js';
 import { eventually, isSettled } from './support/polling.js';
 import { activeStats, openRegistry } from './support/registry.js';
@@ -58,8 +58,8 @@ test.serial(
 );
 
 /** A task that a thread fails at once. */
-function impossible(): LaneTask {
-  return { process: null, port: new MessageChannel().port1 } as unknown as LaneTask;
+function impossible(): LaneStart {
+  return { port: new MessageChannel().port1 } as unknown as LaneStart;
 }
 
 test.serial('a surplus thread that ends late is waited for, and not replaced', async (t) => {
@@ -82,7 +82,9 @@ test.serial('a surplus thread that ends late is waited for, and not replaced', a
     clearInterval(alive);
   });
   const pool = new LanePool({ maxThreads: 2, resourceLimits: undefined, env: {} });
-  await Promise.all([impossible(), impossible()].map((task) => t.throwsAsync(pool.run(task))));
+  await Promise.all(
+    [impossible(), impossible()].map((task) => t.throwsAsync(pool.run(task, 'thread'))),
+  );
   const late = await surplus.promise;
   const destroyed = pool.destroy();
   t.false(await isSettled(destroyed));
@@ -108,7 +110,7 @@ test.serial(
     const pool = new LanePool({ maxThreads: 2, resourceLimits: undefined, env: {} });
 
     const told = await Promise.all(
-      [impossible(), impossible()].map((task) => t.throwsAsync(pool.run(task))),
+      [impossible(), impossible()].map((task) => t.throwsAsync(pool.run(task, 'thread'))),
     );
 
     t.deepEqual(told, lost);

@@ -101,11 +101,11 @@ for (const [rules, resolveOptions] of [
 }
 
 test('there is a test for each number', (t) => {
-  const { resourceLimits, isolation, preflight, env, allowUnsafePermissions, ...numbers } =
+  const { resourceLimits, isolation, standby, preflight, env, allowUnsafePermissions, ...numbers } =
     endpoint({});
   t.deepEqual(
-    [resourceLimits, isolation, preflight, env, allowUnsafePermissions],
-    [undefined, 'thread', {}, {}, false],
+    [resourceLimits, isolation, standby, preflight, env, allowUnsafePermissions],
+    [undefined, 'thread', false, {}, {}, false],
   );
   t.deepEqual(Object.keys(numbers).sort(), Object.keys(ENDPOINT).sort());
   const { handlersDir, cacheDir, allowOutsideLinks, endpoint: ofEndpoints, ...rest } = registry({});
@@ -210,10 +210,11 @@ test('options are an object', (t) => {
   }
 });
 
-test('permissions are true or false', (t) => {
+test('switches are true or false', (t) => {
   for (const [name, resolveOptions] of [
     ['allowUnsafePermissions', endpoint],
     ['allowOutsideLinks', registry],
+    ['standby', endpoint],
   ] as const) {
     for (const value of [true, false]) t.is(resolveOptions({ [name]: value })[name], value);
     for (const value of [null, 1, 'false']) {
@@ -223,8 +224,8 @@ test('permissions are true or false', (t) => {
       t.is(error.option, name);
     }
   }
-  const base = resolveEndpointOptions({ allowUnsafePermissions: true });
-  t.true(resolveEndpointOptions({}, base).allowUnsafePermissions);
+  const base = resolveEndpointOptions({ allowUnsafePermissions: true, standby: true });
+  t.like(resolveEndpointOptions({}, base), { allowUnsafePermissions: true, standby: true });
 });
 
 test('preflight is a boolean, or says what the self-test is', (t) => {

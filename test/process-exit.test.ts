@@ -77,6 +77,16 @@ test('a process with idle handlers ends by itself', async (t) => {
   await ends(t, body, { exitCode: 0, stdout: 'idle\n' });
 });
 
+test('a process whose next version has its lanes ends by itself', async (t) => {
+  const body = `
+    await registry.load('echo', { standby: true });
+    const waiting = () => registry.stats().endpoints[0].standbyLanes;
+    while (waiting() < 2) await new Promise((resolve) => setTimeout(resolve, 10));
+    console.log('idle');
+  `;
+  await ends(t, body, { exitCode: 0, stdout: 'idle\n' });
+});
+
 test('a process with a closed registry ends by itself', async (t) => {
   const body = `
     await registry.load('echo');
@@ -214,6 +224,24 @@ test('process.exit at 30 moments of loading, serving, swapping and unloading', a
             await registry.swap('echo', echo);
             await registry.unload('echo');
           }`,
+          { exitCode: 5 },
+        ),
+      ),
+    );
+  }
+});
+
+test('process.exit at 18 moments of starting a lane ahead, and of waiting', async (t) => {
+  for (let first = 0; first < 18; first += 3) {
+    await Promise.all(
+      [first, first + 1, first + 2].map((moment) =>
+        ends(
+          t,
+          `
+          await registry.load('echo', { standby: true });
+          process.once('worker', () => setTimeout(() => process.exit(5), ${moment * 5}));
+          // For as long as it takes.
+          setInterval(() => {}, 1000);`,
           { exitCode: 5 },
         ),
       ),

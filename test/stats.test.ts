@@ -60,6 +60,7 @@ test('of a version that has done nothing yet', async (t) => {
       {
         id: 'echo',
         activeVersion: 1,
+        standbyLanes: 0,
         versions: [
           {
             version: 1,
@@ -148,7 +149,9 @@ test('an endpoint that was unloaded is listed without a version', async (t) => {
   const { registry } = await openRegistry(t);
   await registry.load('echo');
   await registry.unload('echo');
-  t.deepEqual(registry.stats().endpoints, [{ id: 'echo', activeVersion: null, versions: [] }]);
+  t.deepEqual(registry.stats().endpoints, [
+    { id: 'echo', activeVersion: null, standbyLanes: 0, versions: [] },
+  ]);
   t.is(registry.stats().loadedCount, 0);
 });
 

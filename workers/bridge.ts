@@ -6,9 +6,10 @@
  * the thread back kills the process.
  */
 
-import type { LaneMessage, LaneTask, ProcessEnd } from '../src/lane-protocol.js';
+import type { LaneMessage, LaneStart, LaneTask, ProcessEnd } from '../src/lane-protocol.js';
 import { messageOf } from '../src/library/system-errors.js';
 import { NOTHING, RingConsumer } from '../src/ring/consumer.js';
+import { awaitOrder } from './order.js';
 import { PeerGone } from './process/channel.js';
 import type { LaneProcess } from './process/lane-process.js';
 import { THREAD_ENDED_CODE } from './process/program-task.js';
@@ -19,22 +20,23 @@ import { Wear } from './wear.js';
 /** How often a lane without requests looks whether its process is still there. */
 const IDLE_CHECK_MS = 1000;
 
-export default async function bridge(task: LaneTask): Promise<void> {
-  const { port } = task;
+export default async function bridge(start: LaneStart): Promise<void> {
+  const { port } = start;
   const tell = (message: LaneMessage): void => port.postMessage(message);
-  const ring = new RingConsumer(task.memory, task.shape, task.lane, () => tell(null));
-  if (task.process === null) throw new TypeError('the task is for a thread');
+  const ring = new RingConsumer(start.memory, start.shape, start.lane, () => tell(null));
 
-  // Also while the process is being started: what is not noted yet, the host cannot kill.
   ring.enterCritical();
   const { NativeMemory } = await import('./native-library.js');
   const { LaneProcess } = await import('./process/lane-process.js');
   const { RemoteCall } = await import('./process/remote-call.js');
+  ring.leaveCritical();
+  const order = awaitOrder(ring, port);
+  if (order === null) return port.close();
+  if (order.process === null) throw new TypeError('the order is for a thread');
+  const task: LaneTask = { ...start, ...order };
+  // Also while the process is being started: what is not noted yet, the host cannot kill.
+  ring.enterCritical();
   const native = new NativeMemory(task.stackBytes);
-  if (ring.leaving) {
-    ring.leaveCritical();
-    return port.close();
-  }
   const child = new LaneProcess(task, native, () => ring.noteProcess(0));
   ring.noteProcess(child.pid);
   ring.leaveCritical();
@@ -50,12 +52,12 @@ export default async function bridge(task: LaneTask): Promise<void> {
     else {
       tell({ type: 'ready', info: said.info });
       const wear = new Wear(task.recycleAfterRequests, tell);
-      serve(ring, server, call, { child, wear, maxRssBytes: task.process.maxRssBytes });
+      serve(ring, server, call, { child, wear, maxRssBytes: order.process.maxRssBytes });
     }
   } catch (error) {
     failure = error;
   }
-  const end = await (failure === null ? child.stop(task.process.stopTimeoutMs) : child.kill());
+  const end = await (failure === null ? child.stop(order.process.stopTimeoutMs) : child.kill());
   ring.enterCritical();
   child.release();
   ring.leaveCritical();

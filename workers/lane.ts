@@ -1,30 +1,36 @@
 /**
- * A lane: the one Piscina task of a worker thread. Loads the library, says so, serves requests from the
- * ring until told to leave, unloads, returns.
+ * A lane: the one Piscina task of a worker thread. Waits to be told what to open, loads the library, says so, serves
+ * requests from the ring until told to leave, unloads, returns.
  *
  * koffi is imported dynamically and used between `enterCritical` and `leaveCritical`, because a thread that
  * is terminated inside it takes the process down.
  */
 
-import type { LaneMessage, LaneTask } from '../src/lane-protocol.js';
+import type { LaneMessage, LaneStart, LaneTask } from '../src/lane-protocol.js';
 import { NOTHING, RingConsumer } from '../src/ring/consumer.js';
 import type { NativeCall } from './native-call.js';
 import type { NativeLibrary } from './native-library.js';
+import { awaitOrder } from './order.js';
 import { ResponseWindow, reserveWindow } from './response-window.js';
 import { Server } from './server.js';
 import { Wear } from './wear.js';
 
 type NativeModule = typeof import('./native-library.js');
 
-export default async function lane(task: LaneTask): Promise<void> {
-  const { port } = task;
+export default async function lane(start: LaneStart): Promise<void> {
+  const { port } = start;
   const tell = (message: LaneMessage): void => port.postMessage(message);
-  const ring = new RingConsumer(task.memory, task.shape, task.lane, () => tell(null));
+  const ring = new RingConsumer(start.memory, start.shape, start.lane, () => tell(null));
 
   ring.enterCritical();
   const native = await import('./native-library.js');
   const { CallFrame } = await import('./call-frame.js');
   const { NativeCall } = await import('./native-call.js');
+  ring.leaveCritical();
+  const order = awaitOrder(ring, port);
+  if (order === null) return port.close();
+  const task: LaneTask = { ...start, ...order };
+  ring.enterCritical();
   const memory = new native.NativeMemory(task.stackBytes);
   const library = open(native, task, ring, tell);
   if (library === null) return port.close();

@@ -29,7 +29,7 @@ export function openHandles(): { threads: number; descriptors: number } {
 }
 
 /** The processes that this one has started and that have not ended. */
-export function childProcesses(): number[] {
+export function childProcesses(parentId = process.pid): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .map(Number)
@@ -37,7 +37,7 @@ export function childProcesses(): number[] {
       const stat = textOf(`/proc/${pid}/stat`);
       // State and parent come after the program's name, which is in parentheses: proc_pid_stat(5).
       const [state = '', parent] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-      return Number(parent) === process.pid && !'ZX'.includes(state);
+      return Number(parent) === parentId && !'ZX'.includes(state);
     });
 }
 

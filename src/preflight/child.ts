@@ -11,7 +11,7 @@ import { setImmediate } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { childEnv } from '../child-env.js';
 import { settledWithin } from '../deferred.js';
-import { type StartedChild, startChild } from '../start-child.js';
+import { closePipes, type StartedChild, startChild } from '../start-child.js';
 import { MESSAGES_FD, type PreflightMessage, type PreflightTask } from './protocol.js';
 
 const childFile = fileURLToPath(new URL('../../workers/preflight.js', import.meta.url));
@@ -44,7 +44,14 @@ export interface ChildReport {
   tookMs: number;
 }
 
+/** Starts a child that waits for its task. Whoever gets it must give it one, or kill it. */
+export function startPreflightChild(env: Readonly<Record<string, string>>): Promise<StartedChild> {
+  return startChild({ file: process.execPath, args: [childFile], env: childEnv(env) });
+}
+
 export interface ChildOptions {
+  /** One that was started ahead with this environment, if there is one. */
+  child?: StartedChild | null;
   task: Omit<PreflightTask, 'parentPid' | 'lifetimeSeconds'>;
   /** The self-test's context and request, as they lie in memory. */
   body: Uint8Array;
@@ -53,7 +60,7 @@ export interface ChildOptions {
   signal: AbortSignal | undefined;
 }
 
-/** Resolves when the child has ended. Never rejects. */
+/** Gives a child its task and resolves when it has ended. Never rejects. */
 export async function runChild(options: ChildOptions): Promise<ChildReport> {
   const startedMs = performance.now();
   const { task, body, timeoutMs, signal } = options;
@@ -68,11 +75,7 @@ export async function runChild(options: ChildOptions): Promise<ChildReport> {
   });
   let child: StartedChild;
   try {
-    child = await startChild({
-      file: process.execPath,
-      args: [childFile],
-      env: childEnv(options.env),
-    });
+    child = options.child ?? (await startPreflightChild(options.env));
   } catch (cause) {
     return report({ how: 'not-started', cause });
   }
@@ -146,13 +149,13 @@ function parse(line: string): PreflightMessage {
 
 /** Resolves when the process has ended and what it has written has been read. */
 async function ended(child: StartedChild): Promise<ChildEnd> {
-  const { stdin, stderr, messages } = child;
+  const { stderr, messages } = child;
   const read = Promise.all([closed(messages), closed(stderr)]);
   const exit = await child.exited;
   await settledWithin(read, PIPES_AFTER_END_MS);
   // One more turn of the event loop: if this thread was busy, there may be something to read yet.
   await setImmediate();
-  for (const stream of [stdin, stderr, messages]) stream.destroy();
+  closePipes(child);
   return 'signal' in exit ? { how: 'crashed', ...exit } : { how: 'exited', ...exit };
 }
 

@@ -15,6 +15,7 @@ import { encodeRequest } from '../request.js';
 import type { VersionIdentity } from '../request-errors.js';
 import { HandlerResponse } from '../response.js';
 import { contextBytes } from '../ring/layout.js';
+import type { StartedChild } from '../start-child.js';
 import { type ChildReport, runChild } from './child.js';
 import { judge } from './judge.js';
 import type { SelfTest } from './options.js';
@@ -22,7 +23,7 @@ import type { PreflightTask } from './protocol.js';
 
 /** What a pre-flight learned about a library that passed. Null is what this platform does not tell. */
 export interface PreflightReport {
-  /** Milliseconds from the start of the child process to its end. */
+  /** Milliseconds from the start of the child process to its end; with one that was started ahead, from when it got its task. */
   tookMs: number;
   /** What the library says of itself. */
   info: HandlerInfo;
@@ -43,6 +44,8 @@ export interface PreflightParts {
   copyPath: string;
   identity: VersionIdentity;
   options: ResolvedEndpointOptions;
+  /** The child that was started ahead, if there is one. It is given a task, then. */
+  takeChild: () => StartedChild | null;
   /** What is left of `loadTimeoutMs`. */
   timeoutMs: number;
   signal: AbortSignal;
@@ -59,6 +62,7 @@ export async function preflight(parts: PreflightParts): Promise<PreflightReport>
   const { selfTest } = options.preflight || {};
   const { lengths, body } = encodeSelfTest(selfTest, maxPayloadBytes);
   const child = await runChild({
+    child: parts.takeChild(),
     task: { libraryPath: copyPath, stackBytes, maxPayloadBytes, selfTest: lengths },
     body,
     env,

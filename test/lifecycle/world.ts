@@ -23,6 +23,7 @@ import { type Change, changed, compiledSource, runModule } from '../support/comp
 
 const { deferred } = deferredModule;
 const NO_SLOT = -1;
+const MAX_IN_FLIGHT = 2;
 
 /** What someone asks of the endpoint. */
 export type Operation = 'swap' | 'swapGraceful' | 'unload' | 'unloadGraceful' | 'close';
@@ -68,7 +69,7 @@ class Lane {
 
   constructor(parts: LanesParts) {
     this.#parts = parts;
-    const { memory, layout } = parts.ring;
+    const { memory, layout } = parts.standby.ring;
     this.ring = new RingConsumer(memory, layout, 0, () => undefined);
     this.started.promise.catch(() => undefined);
   }
@@ -78,7 +79,8 @@ class Lane {
   }
 
   stop(): Promise<void> {
-    if (this.phase === 'serving') assert(this.#parts.ring.inFlight === 0, 'stopped with requests');
+    if (this.phase === 'serving')
+      assert(this.#parts.standby.ring.inFlight === 0, 'stopped with requests');
     this.stopWanted = true;
     return this.gone.promise;
   }
@@ -116,7 +118,7 @@ class Lane {
   /** Its thread ends, and another takes its place. */
   die(): void {
     this.#parts.hooks.collect();
-    const slot = this.#parts.ring.bury(0);
+    const slot = this.#parts.standby.ring.bury(0);
     this.running = NO_SLOT;
     const cause = new Error('died');
     this.#parts.hooks.laneExited({ lane: 0, slot, cause, end: null, expected: false });
@@ -130,10 +132,12 @@ class Lane {
   get fingerprint(): string {
     const { words, layout } = this.ring;
     const slots = [0, 1].map((slot) => words[slotAt(layout, slot) + SLOT.STATE]);
-    const ledger = this.#parts.ring.inFlight;
+    const ledger = this.#parts.standby.ring.inFlight;
     return `${this.phase}${this.stopWanted}${this.running}/${slots}/${ledger}/${this.hasWork}`;
   }
 }
+
+const newRing = () => new producer.RingProducer({ slots: 32, lanes: 1 }, MAX_IN_FLIGHT);
 
 interface Timer {
   readonly name: string;
@@ -183,13 +187,12 @@ export class World {
     };
     const around = {
       'p-timeout': { default: this.#pTimeout },
-      './cancel-flags.js': { CancelFlags: null },
       './deferred.js': { deferred, settledWithin: this.#settledWithin },
-      './exit-guard.js': { guardAtExit: () => undefined, unguardAtExit: () => undefined },
       './exit-process.js': { prepareExit: () => Promise.resolve() },
       './native-copy.js': { prepareCopy: () => Promise.resolve() },
       './library/mappings.js': { isMapped: () => Promise.resolve(false) },
       './lanes.js': { Lanes: this.#laneClass() },
+      './standby.js': { Standby: { create: async () => ({ ring: newRing() }) } },
       './preflight/preflight.js': { preflight: null },
     };
     const modules = { ...real, ...around };
@@ -205,13 +208,13 @@ export class World {
     }
     const { Endpoint: EndpointClass } = runModule(sourceOf('endpoint', mutation), {
       globals,
-      modules: { ...modules, './version.js': { Version: Known, slotsFor: null } },
+      modules: { ...modules, './version.js': { Version: Known } },
     }) as { Endpoint: typeof Endpoint };
     this.#endpoint = new EndpointClass({
       id: 'it',
       options: options.resolveRegistryOptions({
         threads: 1,
-        maxInFlight: 2,
+        maxInFlight: MAX_IN_FLIGHT,
         defaultTimeoutMs: Number.POSITIVE_INFINITY,
         preflight: false,
       }).endpoint,
