@@ -5,6 +5,7 @@
 
 import { strict as assert } from 'node:assert';
 import pTimeout from 'p-timeout';
+import { settledWithin } from './deferred.js';
 import type { DrainReport } from './drain-report.js';
 import {
   DrainingLimitError,
@@ -81,7 +82,7 @@ export class Endpoint {
   #everActive = false;
   /** Made ahead for the next version. */
   #standby: Standby | null = null;
-  /** Resolves when the threads of every discarded standby have ended. */
+  /** Resolves when every discarded standby has ended, or had the time to. */
   #discarded: Promise<unknown> = Promise.resolve();
   #pendingOperations = 0;
   #operations: Promise<void> = Promise.resolve();
@@ -247,8 +248,9 @@ export class Endpoint {
     const standby = this.#standby;
     if (standby === null) return;
     this.#standby = null;
+    // Not for ever: if native code of another version hangs in the loader, so does a lane that loads koffi.
     const gone = this.#parts.keepAlive
-      .during(() => standby.destroy())
+      .during(() => settledWithin(standby.destroy(), this.#options.loadTimeoutMs))
       .catch((error: unknown) => {
         process.emitWarning(`what was made ahead for '${this.id}' left something behind: ${error}`);
       });
@@ -269,7 +271,9 @@ export class Endpoint {
         process.emitWarning(`nothing could be made ready for the next '${this.id}': ${cause}`);
         return;
       }
-      this.#standby.fill();
+      // Closing does not wait in line.
+      if (signal.aborted) this.#discardStandby();
+      else this.#standby.fill();
     });
   }
 

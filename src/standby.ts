@@ -43,6 +43,17 @@ function recycles(options: ResolvedEndpointOptions): boolean {
   return limits.some((limit) => limit !== Number.POSITIVE_INFINITY);
 }
 
+/** What a process inherits and a later one might not: whose it is, and where. */
+function surroundingsNow(): string {
+  let directory: string | null = null;
+  try {
+    directory = process.cwd();
+  } catch {
+    // It was removed; then a process that was started in it is as good as another.
+  }
+  return JSON.stringify([process.geteuid?.(), process.getegid?.(), directory]);
+}
+
 /** All that is fixed before the library is known. */
 function shapeFor(options: ResolvedEndpointOptions) {
   const { threads, maxStuckLanes, maxInFlight, isolation, resourceLimits, env } = options;
@@ -61,6 +72,7 @@ export class Standby {
   readonly #withChild: boolean;
   /** The process that waits for the library that it is to try. */
   #child: StartedChild | null = null;
+  #childSurroundings = '';
   #filling: Promise<void> | null = null;
   /** Aborted once the lanes are needed, or nothing is. */
   readonly #stop = new AbortController();
@@ -141,8 +153,10 @@ export class Standby {
   }
 
   async #startChild(): Promise<void> {
+    const surroundings = surroundingsNow();
     const child = await startPreflightChild(this.#shape.env);
     this.#child = child;
+    this.#childSurroundings = surroundings;
     // Read, so that its end is noticed; how the pipe ends is of no interest.
     child.messages.on('error', () => undefined).resume();
     void child.exited.then((end) => {
@@ -156,16 +170,18 @@ export class Standby {
   }
 
   #giveUp(cause: unknown): void {
+    if (this.#stop.signal.aborted) return;
     this.#gaveUp = true;
     process.emitWarning(
       `not everything is ready for the next version (${messageOf(cause)}); what is missing is started when it is needed`,
     );
   }
 
-  /** The process that waits to try a library, if there is one with the environment that is wanted. */
+  /** The process that waits to try a library, if there is one that is as one that were started now. */
   takeChild({ env }: ResolvedEndpointOptions): StartedChild | null {
     const child = this.#child;
     if (child === null || !isDeepStrictEqual(env, this.#shape.env)) return null;
+    if (this.#childSurroundings !== surroundingsNow()) return null;
     this.#child = null;
     child.keepAlive(true);
     return child;
@@ -176,7 +192,13 @@ export class Standby {
     if (child === null) return;
     this.#child = null;
     child.keepAlive(true);
-    child.kill('SIGKILL');
+    // Without its task it ends by itself.
+    child.stdin.destroy();
+    try {
+      child.kill('SIGKILL');
+    } catch {
+      // This process has become another user's since.
+    }
     await child.exited;
     closePipes(child);
   }

@@ -1,8 +1,10 @@
 /** Lanes that are started ahead for the next version: what they save, and that nothing of them stays. */
 
-import { spawn } from 'node:child_process';
+import * as childProcess from 'node:child_process';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
+import { setTimeout as pause } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import type { Worker } from 'node:worker_threads';
 import test, { type ExecutionContext } from 'ava';
 import { childProcesses } from '../bench/harness/process-state.js';
@@ -25,6 +27,8 @@ function watchThreads(t: ExecutionContext): { started: Worker[]; alive: Set<Work
   t.teardown(() => process.off('worker', onWorker));
   return { started, alive };
 }
+
+const execFile = promisify(childProcess.execFile);
 
 const aloneOnLinux = process.platform === 'linux' ? test.serial : test.serial.skip;
 
@@ -239,6 +243,59 @@ aloneOnLinux('a process that dies while it waits costs nothing but a warning', a
   t.is(await answer(registry), 'still here');
 });
 
+aloneOnLinux('one that has died without notice does not refuse a library', async (t) => {
+  const { registry } = await open(t);
+  await registry.loadFrom('it', fixture('echo'));
+  await filled(registry);
+  const [pid = 0] = childProcesses();
+
+  // The library is copied before the process is needed, and this thread hears of its death when it has nothing else to do.
+  registry.on('loading', () => {
+    process.kill(pid, 'SIGKILL');
+  });
+  await registry.swapGraceful('it', fixture('echo'));
+
+  t.truthy(registry.get('it')?.preflight);
+  t.is(await answer(registry), 'still here');
+});
+
+aloneOnLinux('a process that was started elsewhere is not used', async (t) => {
+  // Threads cannot change the working directory, and tests may run in one.
+  const source = `
+    import { HandlerRegistry } from ${JSON.stringify(new URL('../src/index.js', import.meta.url).href)};
+    import { childProcesses } from ${JSON.stringify(new URL('../bench/harness/process-state.js', import.meta.url).href)};
+    const registry = new HandlerRegistry({ threads: 1, standby: true });
+    const ready = async () => {
+      while (registry.stats().endpoints[0].standbyLanes < 1) await new Promise((resolve) => setTimeout(resolve, 10));
+      return childProcesses();
+    };
+    await registry.loadFrom('it', ${JSON.stringify(fixture('echo'))});
+    const seen = new Set(await ready());
+    process.chdir('/');
+    setInterval(() => childProcesses().forEach((pid) => seen.add(pid)), 2).unref();
+    await registry.swapGraceful('it', ${JSON.stringify(fixture('echo'))});
+    console.log(seen.size);
+    await registry.close();
+  `;
+  const { stdout } = await execFile(process.execPath, ['--input-type=module', '-e', source]);
+  t.is(stdout, '2\n');
+});
+
+aloneOnLinux('closing while a standby is made leaves nothing', async (t) => {
+  for (const isolation of ['thread', 'process'] as const) {
+    const { registry } = await open(t, { isolation });
+    const threads = watchThreads(t);
+    await registry.loadFrom('it', fixture('echo'));
+    await registry.close();
+    // One that was made all the same would start its process a second later.
+    const { length } = threads.started;
+    await pause(1500);
+    t.is(threads.started.length, length);
+    t.is(threads.alive.size, 0);
+    t.deepEqual(childProcesses(), []);
+  }
+});
+
 aloneOnLinux('a process that waits ends with its host, however that ends', async (t) => {
   const source = `
     import { HandlerRegistry } from ${JSON.stringify(new URL('../src/index.js', import.meta.url).href)};
@@ -248,7 +305,7 @@ aloneOnLinux('a process that waits ends with its host, however that ends', async
       if (registry.stats().endpoints[0].standbyLanes === 1) console.log('ready');
     }, 10);
   `;
-  const host = spawn(process.execPath, ['--input-type=module', '-e', source], {
+  const host = childProcess.spawn(process.execPath, ['--input-type=module', '-e', source], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   const exited = once(host, 'exit');

@@ -6,7 +6,7 @@
  * look like one of the library's.
  */
 
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readSync, writeFileSync } from 'node:fs';
 import { listsFile } from '../src/library/mappings.js';
 import { messageOf } from '../src/library/system-errors.js';
 import {
@@ -28,6 +28,7 @@ import {
 import { ResponseWindow, reserveWindow } from './response-window.js';
 
 const STDIN_FD = 0;
+const CHUNK_BYTES = 64 * 1024;
 /** A thread that was joined may still be listed for a moment. */
 const THREAD_END_MS = 200;
 
@@ -41,13 +42,25 @@ function begin(step: PreflightStep): void {
   tell({ type: 'step', step, atMs: performance.now() });
 }
 
+/** Not up to the end of the input: a process that the host has forked may hold that open. */
 function readTask(): { task: PreflightTask; body: Buffer } {
-  const input = readFileSync(STDIN_FD);
-  const end = input.indexOf('\n');
-  return {
-    task: JSON.parse(input.toString('utf8', 0, end)) as PreflightTask,
-    body: input.subarray(end + 1),
-  };
+  let head = Buffer.alloc(0);
+  while (!head.includes('\n')) {
+    const chunk = Buffer.alloc(CHUNK_BYTES);
+    head = Buffer.concat([head, chunk.subarray(0, readSome(chunk))]);
+  }
+  const end = head.indexOf('\n');
+  const task = JSON.parse(head.toString('utf8', 0, end)) as PreflightTask;
+  const body = Buffer.alloc(task.bodyBytes);
+  let filled = head.copy(body, 0, end + 1);
+  while (filled < body.length) filled += readSome(body.subarray(filled));
+  return { task, body };
+}
+
+function readSome(into: Uint8Array): number {
+  const length = readSync(STDIN_FD, into);
+  if (length === 0) throw new Error('the host has gone, or wants nothing to be tried');
+  return length;
 }
 
 function run(task: PreflightTask, body: Buffer): void {

@@ -52,7 +52,7 @@ export function startPreflightChild(env: Readonly<Record<string, string>>): Prom
 export interface ChildOptions {
   /** One that was started ahead with this environment, if there is one. */
   child?: StartedChild | null;
-  task: Omit<PreflightTask, 'parentPid' | 'lifetimeSeconds'>;
+  task: Omit<PreflightTask, 'bodyBytes' | 'parentPid' | 'lifetimeSeconds'>;
   /** The self-test's context and request, as they lie in memory. */
   body: Uint8Array;
   env: Readonly<Record<string, string>>;
@@ -96,7 +96,8 @@ export async function runChild(options: ChildOptions): Promise<ChildReport> {
     stderr = (stderr + text).slice(-KEPT_STDERR_CHARACTERS);
   });
   const lifetimeSeconds = Math.ceil(timeoutMs / 1000) + 1;
-  sendTask(child.stdin, { ...task, parentPid: process.pid, lifetimeSeconds }, body);
+  const bodyBytes = body.length;
+  sendTask(child.stdin, { ...task, bodyBytes, parentPid: process.pid, lifetimeSeconds }, body);
   try {
     const end = await ended(child);
     return report(causeOf(killedFor, end));

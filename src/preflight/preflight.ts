@@ -61,19 +61,25 @@ export async function preflight(parts: PreflightParts): Promise<PreflightReport>
   const { maxPayloadBytes, stackBytes, env } = options;
   const { selfTest } = options.preflight || {};
   const { lengths, body } = encodeSelfTest(selfTest, maxPayloadBytes);
-  const child = await runChild({
-    child: parts.takeChild(),
-    task: { libraryPath: copyPath, stackBytes, maxPayloadBytes, selfTest: lengths },
-    body,
-    env,
-    timeoutMs,
-    signal,
-  });
+  const startedMs = performance.now();
+  const task = { libraryPath: copyPath, stackBytes, maxPayloadBytes, selfTest: lengths };
+  const ahead = parts.takeChild();
+  let child = await runChild({ child: ahead, task, body, env, timeoutMs, signal });
+  if (ahead !== null && hasNotBegun(child)) {
+    // It had ended, and nobody had noticed yet.
+    const leftMs = Math.max(1, timeoutMs - (performance.now() - startedMs));
+    child = await runChild({ child: null, task, body, env, timeoutMs: leftMs, signal });
+  }
   if (child.end.how === 'aborted') throw signal.reason;
   const { loadTimeoutMs } = options;
   const report = judge(child, { path, identity, loadTimeoutMs });
   if (selfTest?.check !== undefined) await checkResponse(selfTest.check, child, { path, identity });
   return report;
+}
+
+/** Whether a child has ended by itself before it came to the library. */
+function hasNotBegun({ messages, end }: ChildReport): boolean {
+  return messages.length === 0 && (end.how === 'crashed' || end.how === 'exited');
 }
 
 /** The self-test's request as it lies in a lane's memory: context, then request. */

@@ -29,6 +29,8 @@ export interface PreflightTask {
   libraryPath: string;
   stackBytes: number;
   maxPayloadBytes: number;
+  /** Bytes that follow the task's line. */
+  bodyBytes: number;
   /** The child ends if this is not its parent any more. */
   parentPid: number;
   /** After so many seconds it ends by itself, whatever the library does. */
