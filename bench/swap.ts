@@ -67,6 +67,7 @@ const SWAPPERS = {
 
 type SwapperName = keyof typeof SWAPPERS;
 
+const swapperNames = Object.keys(SWAPPERS) as SwapperName[];
 const ENGINES = ['changeover', 'standby'] as const;
 
 interface Swapper extends Contender {
@@ -80,10 +81,7 @@ export const swap: Question = {
   predicted:
     'Nothing is lost; p99 in the second around the swap is at most twice the usual; the main thread is not blocked for 5 ms.',
   rounds: 3,
-  trials: () =>
-    Object.keys(LOADS).flatMap((load) =>
-      Object.keys(SWAPPERS).map((contender) => ({ contender, load, lanes: LANES })),
-    ),
+  trials: () => trialsOf(swapperNames).map((trial) => ({ ...trial, lanes: LANES })),
   measure: (trial, mode) =>
     swapUnderLoad(
       trial['contender'] as SwapperName,
@@ -305,12 +303,10 @@ function tableOf(results: Results): Table {
       'main thread blocked at most, ms',
       'swap took, ms',
     ],
-    rows: Object.entries(LOADS).flatMap(([load, { label }]) =>
-      Object.entries(SWAPPERS).map(([contender, swapper]) => [
-        `${swapper.label}; ${label}`,
-        ...keys.map((key) => withSpread(results.spread({ contender, load }, key))),
-      ]),
-    ),
+    rows: trialsOf(swapperNames).map((trial) => [
+      labelOf(trial),
+      ...keys.map((key) => withSpread(results.spread(trial, key))),
+    ]),
     note: 'Blocked before: the longest in a quarter of a second without a swap, which is this machine’s doing (median of such times). The swap took: until the new version served and the old one was gone. Requests are sent by a timer, and their times count from when they were due.',
   };
 }
