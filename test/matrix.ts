@@ -5,13 +5,12 @@
  * the version of Node. Tests start their child processes with `process.execPath`, so those follow.
  */
 
-import { spawn } from 'node:child_process';
-import { readdirSync } from 'node:fs';
-import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { packageRoot } from '../fixtures/paths.js';
+import { messageOf } from '../src/library/system-errors.js';
 import { hasBinaries, installNode, resolveVersion } from './matrix/node-binary.js';
-import { readTap, type TapReport, type Totals } from './matrix/tap.js';
+import { allTestFiles } from './suite/files.js';
+import { runSuite, type SuiteResult } from './suite/run-suite.js';
+import { sumTotals, type Totals, totalsLine } from './suite/tap.js';
 
 /** The oldest that package.json allows, and the newest of each line that is or will be LTS. */
 const DEFAULT_VERSIONS = ['20.19.0', '22', '24', '26'];
@@ -35,33 +34,26 @@ line cannot be followed.
  * Nothing of Node is in these: models in simulated memory, orders of events, C alone, texts and figures. `npm test` runs them once, for all.
  */
 const SAME_EVERYWHERE = [
-  'bench/',
-  'fuzz/',
-  'interleavings/',
-  'library/format/',
-  'lifecycle/',
-  'matrix/',
-  'sanitizer/',
-  'header.test.ts',
+  'test/bench/',
+  'test/fuzz/',
+  'test/interleavings/',
+  'test/library/format/',
+  'test/lifecycle/',
+  'test/suite/',
+  'test/sanitizer/',
+  'test/header.test.ts',
 ];
 /** A process for each of 140 faults and endings: they take as long as half of all others, and so are run on the last of several versions only. */
-const ON_THE_LAST = ['reliability/'];
+const ON_THE_LAST = ['test/reliability/'];
 
 function testFiles(isLast: boolean): string[] {
   const left = isLast ? SAME_EVERYWHERE : [...SAME_EVERYWHERE, ...ON_THE_LAST];
-  return readdirSync(join(packageRoot, 'test'), { recursive: true, encoding: 'utf8' })
-    .filter((file) => file.endsWith('.test.ts'))
-    .filter((file) => !left.some((prefix) => file.startsWith(prefix)))
-    .map((file) => `test/${file}`);
+  return allTestFiles().filter((file) => !left.some((prefix) => file.startsWith(prefix)));
 }
 
-/** A version hangs if it takes this long; ava has a shorter limit on silence. */
-const VERSION_TIMEOUT_MS = 15 * 60_000;
-
-interface VersionResult extends TapReport {
+interface VersionResult extends SuiteResult {
   /** The exact version, or what was asked for if that could not be resolved. */
   node: string;
-  seconds: number;
 }
 
 await main();
@@ -95,7 +87,7 @@ async function main(): Promise<void> {
         `${process.arch}. Use "npm test" with each version that you have.`,
     );
   }
-  const totals = sum(results);
+  const totals = sumTotals(results);
   if (json) console.log(JSON.stringify({ versions: results, totals }, null, 2));
   else print(results, totals);
   if (totals.failed > 0) process.exitCode = 1;
@@ -122,48 +114,26 @@ async function testOn(
   files: readonly string[],
   progress: (text: string) => void,
 ): Promise<VersionResult> {
-  const startedMs = performance.now();
   let node = wanted;
-  let report: TapReport;
+  let result: SuiteResult;
   try {
     node = await resolveVersion(wanted);
     progress(`${node}: installing`);
     const binary = await installNode(node);
     progress(`${node}: running the tests`);
-    report = await runAva(binary, files);
+    result = await runSuite({ binary, files });
   } catch (error) {
-    report = { passed: 0, failed: 1, skipped: 0, failures: [messageOf(error)] };
+    result = {
+      passed: 0,
+      failed: 1,
+      skipped: 0,
+      failures: [messageOf(error)],
+      skips: [],
+      seconds: 0,
+    };
   }
-  const seconds = Math.round((performance.now() - startedMs) / 100) / 10;
-  progress(`${node}: ${totalsLine(report)} in ${seconds} s`);
-  return { node, ...report, seconds };
-}
-
-function runAva(binary: string, files: readonly string[]): Promise<TapReport> {
-  const ava = join(packageRoot, 'node_modules', 'ava', 'entrypoints', 'cli.mjs');
-  // Programs that a test starts by name, such as npm, run on this Node too.
-  const PATH = `${dirname(binary)}:${process.env['PATH'] ?? ''}`;
-  return new Promise((resolve, reject) => {
-    const child = spawn(binary, [ava, '--tap', ...files], {
-      cwd: packageRoot,
-      env: { ...process.env, PATH },
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    let output = '';
-    child.stdout.setEncoding('utf8').on('data', (text: string) => {
-      output += text;
-    });
-    const alarm = setTimeout(() => {
-      child.kill('SIGKILL');
-      // Processes that it started may hold the other end open.
-      child.stdout.destroy();
-    }, VERSION_TIMEOUT_MS);
-    child.once('error', reject);
-    child.once('close', (exitCode) => {
-      clearTimeout(alarm);
-      resolve(readTap(output, exitCode));
-    });
-  });
+  progress(`${node}: ${totalsLine(result)} in ${result.seconds.toFixed(1)} s`);
+  return { node, ...result };
 }
 
 function print(results: readonly VersionResult[], totals: Totals): void {
@@ -176,23 +146,4 @@ function print(results: readonly VersionResult[], totals: Totals): void {
     console.log(`${node.padEnd(10)}${numbers.map((text) => text.padStart(9)).join('')}`);
   }
   console.log(`\n${totalsLine(totals)}`);
-}
-
-/** CI reads this line: its form does not change. */
-function totalsLine({ passed, failed, skipped }: Totals): string {
-  return `${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`;
-}
-
-function sum(results: readonly Totals[]): Totals {
-  const totals = { passed: 0, failed: 0, skipped: 0 };
-  for (const { passed, failed, skipped } of results) {
-    totals.passed += passed;
-    totals.failed += failed;
-    totals.skipped += skipped;
-  }
-  return totals;
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

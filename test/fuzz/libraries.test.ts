@@ -9,15 +9,16 @@ import { once } from 'node:events';
 import { readdir } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import test, { type ExecutionContext } from 'ava';
+import type { ExecutionContext } from 'ava';
 import { scratch } from '../support/files.js';
+import { needs } from '../support/needs.js';
 import type { HostLine, HostTask, Tried } from './host.js';
 
 const RUNS = Number(process.env['CHANGEOVER_RUNS'] ?? 40);
 const SEED = Number(process.env['CHANGEOVER_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 
 /** How its parts lie in the file is only known here. */
-const onLinuxX64 = process.platform === 'linux' && process.arch === 'x64' ? test : test.skip;
+const onLinuxX64 = needs('Linux x64', process.platform === 'linux' && process.arch === 'x64');
 
 const REQUEST = 'what is asked';
 const LOOKED_FOR = `CHANGEOVER_SEED=${SEED} CHANGEOVER_RUNS=${RUNS}`;

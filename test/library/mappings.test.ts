@@ -3,8 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { isMapped, listsFile } from '../../src/library/mappings.js';
+import { needs } from '../support/needs.js';
 
-const onLinux = process.platform === 'linux' ? test : test.skip;
+const onLinux = needs('Linux', process.platform === 'linux');
 
 onLinux('the running program is mapped', async (t) => {
   t.true(await isMapped(process.execPath));

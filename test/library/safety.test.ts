@@ -4,19 +4,20 @@ import { execFile } from 'node:child_process';
 import { chmod, chown, link, mkdir, rename, stat, symlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
-import test, { type ExecutionContext } from 'ava';
+import type { ExecutionContext } from 'ava';
 import { fixture, packageRoot } from '../../fixtures/paths.js';
 import { type LoadError, libraryFileName, UnsafeLibraryError } from '../../src/index.js';
 import { copyOf, scratch } from '../support/files.js';
+import { needs } from '../support/needs.js';
 import { outcome, rejection } from '../support/outcomes.js';
 import { openRegistry } from '../support/registry.js';
 
 const run = promisify(execFile);
 const index = new URL('../../src/index.js', import.meta.url).href;
-const onUnix = process.platform === 'win32' ? test.skip : test;
+const onUnix = needs('Unix', process.platform !== 'win32');
 const isRoot = process.geteuid?.() === 0;
 /** Only root can give files away. */
-const asRoot = isRoot ? test : test.skip;
+const asRoot = needs('root', isRoot);
 const SOMEBODY = 54_321;
 const file = libraryFileName('x');
 

@@ -30,8 +30,9 @@ import {
   RegistryClosedError,
 } from '../../src/errors.js';
 import { LibraryStore } from '../../src/library/store.js';
+import { needs } from '../support/needs.js';
 
-const onLinux = process.platform === 'linux' ? test : test.skip;
+const onLinux = needs('Linux', process.platform === 'linux');
 const run = promisify(execFile);
 
 let fixtures: string;

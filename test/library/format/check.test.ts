@@ -7,6 +7,7 @@ import test from 'ava';
 import fc from 'fast-check';
 import { type LibraryDefect, LibraryInvalidError } from '../../../src/errors.js';
 import { checkLibraryFile } from '../../../src/library/format/check.js';
+import { needs } from '../../support/needs.js';
 
 const SOURCE = `
 #include <stdint.h>
@@ -16,7 +17,7 @@ int32_t handler_entry(const void *ctx, const void *req, void *res) { return ++ca
 int main(void) { return 0; }
 `;
 
-const onLinux = process.platform === 'linux' ? test : test.skip;
+const onLinux = needs('Linux', process.platform === 'linux');
 
 let directory: string;
 

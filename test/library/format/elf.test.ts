@@ -8,9 +8,10 @@ import { LibraryInvalidError } from '../../../src/errors.js';
 import { checkLibraryFile } from '../../../src/library/format/check.js';
 import { ELF64 } from '../../../src/library/format/elf-layout.js';
 import { scratch } from '../../support/files.js';
+import { needs } from '../../support/needs.js';
 
 /** How its parts lie in the file is only known here. */
-const onLinuxX64 = process.platform === 'linux' && process.arch === 'x64' ? test : test.skip;
+const onLinuxX64 = needs('Linux x64', process.platform === 'linux' && process.arch === 'x64');
 
 const PT = { LOAD: 1, DYNAMIC: 2, GNU_EH_FRAME: 0x6474e550, GNU_RELRO: 0x6474e552 };
 const DT = {

@@ -4,6 +4,7 @@ import { readTap } from './tap.js';
 const FAILED = `TAP version 13
 ok 1 - ring › one
 not ok 2 - ring › two
+#   seed 7
   ---
     name: AssertionError
     message: 'Value is not truthy'
@@ -23,13 +24,16 @@ test('counts and keeps what is said about a failure', (t) => {
     passed: 1,
     failed: 1,
     skipped: 1,
-    failures: ["ring › two\n    name: AssertionError\n    message: 'Value is not truthy'"],
+    skips: ['ring › three'],
+    failures: [
+      "ring › two\n#   seed 7\n    name: AssertionError\n    message: 'Value is not truthy'",
+    ],
   });
 });
 
 test('no failures', (t) => {
   const output = 'TAP version 13\nok 1 - one\n\n1..1\n# tests 1\n# pass 1\n# fail 0\n';
-  t.deepEqual(readTap(output, 0), { passed: 1, failed: 0, skipped: 0, failures: [] });
+  t.deepEqual(readTap(output, 0), { passed: 1, failed: 0, skipped: 0, failures: [], skips: [] });
   t.is(readTap(output, 1).failed, 1, 'ava failed and says of no test that it did');
 });
 

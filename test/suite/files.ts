@@ -1,0 +1,60 @@
+/** Which test files there are, and which of them must have the machine for themselves. */
+
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { packageRoot } from '../../fixtures/paths.js';
+
+/**
+ * What these files assert is about the whole process or the whole machine: memory that returns to
+ * where it was, traffic during a swap, processes that end while others start. They run one after
+ * the other, when nothing else does.
+ */
+const ALONE: readonly string[] = [
+  'test/process-exit.test.ts',
+  'test/reliability/cells.test.ts',
+  'test/soak/soak.test.ts',
+  'test/swap-under-load.test.ts',
+];
+
+/** The parts of a run: files of one part run as many at a time as `concurrency` says. */
+export interface Part {
+  readonly files: readonly string[];
+  /** Null: one for each core. */
+  readonly concurrency: number | null;
+}
+
+/** All test files, relative to the package, in the order of their names. */
+export function allTestFiles(): string[] {
+  return readdirSync(join(packageRoot, 'test'), { recursive: true, encoding: 'utf8' })
+    .filter((file) => file.endsWith('.test.ts'))
+    .map((file) => `test/${file.replaceAll('\\', '/')}`)
+    .sort();
+}
+
+/** Divides `files` into what may run side by side and what may not. */
+export function partsOf(files: readonly string[]): Part[] {
+  const parts: Part[] = [
+    { files: files.filter((file) => !ALONE.includes(file)), concurrency: null },
+    { files: files.filter((file) => ALONE.includes(file)), concurrency: 1 },
+  ];
+  return parts.filter((part) => part.files.length > 0);
+}
+
+/**
+ * The test files that `names` stand for: a file, a folder, or any part of a path.
+ *
+ * @throws if a name stands for none.
+ */
+export function matchingFiles(names: readonly string[]): string[] {
+  const all = allTestFiles();
+  if (names.length === 0) return all;
+  const chosen = new Set<string>();
+  for (const name of names) {
+    const found = all.filter((file) => file.includes(name));
+    if (found.length === 0) {
+      throw new Error(`expected a test file or a part of its path, got ${JSON.stringify(name)}`);
+    }
+    for (const file of found) chosen.add(file);
+  }
+  return [...chosen].sort();
+}
