@@ -11,6 +11,8 @@ export const METHOD = `\
 - **Percentiles** come from HDR histograms with three digits, never from averages of percentiles.
 - **Event-loop delay** is how much later than due the main thread's timers fire, watched every millisecond during each load; **busy** is the
   share of the time in which its event loop was not idle.
+- **The event loop is held for** so long by an operation: the longest hold during it, less the longest one in an equally long time without it, in the same
+  run (the median of several such times). On a machine that is shared, the rest is not the operation's.
 - **Limits** are measured in the same run: the direct synchronous call, two bare threads that wake each other over shared memory, and \`memcpy\`.
 - Raw results are in \`bench/results/published/\`. Each question is one file in \`bench/\` that begins with the answer that was predicted.
 
