@@ -50,12 +50,12 @@ export const isolation: Question = {
     ...isolatedNames.map((contender) => ({ contender, what: 'speed', lanes: 1 })),
     ...isolatedNames.flatMap((contender) =>
       CRASH_LANES.filter(
-        (lanes) => lanes === 1 || (mode === 'full' && isolated[contender].inProcesses),
+        (lanes) => lanes === 1 || (mode !== 'quick' && isolated[contender].inProcesses),
       ).map((lanes) => ({ contender, what: 'crash', lanes })),
     ),
     ...isolatedNames.map((contender) => ({ contender, what: 'stuck', lanes: 1 })),
     ...isolatedNames.flatMap((contender) =>
-      MEMORY_LANES.filter((lanes) => lanes === 1 || mode === 'full').map((lanes) => ({
+      MEMORY_LANES.filter((lanes) => lanes === 1 || mode !== 'quick').map((lanes) => ({
         contender,
         what: 'lanes',
         lanes,
@@ -76,6 +76,20 @@ export const isolation: Question = {
     if (what === 'speed') return speed(contender, mode);
     return crash(contender, inProcesses ? threads : 0, mode);
   },
+  compared: [
+    {
+      trial: { contender: 'engineProcesses', what: 'speed', lanes: 1 },
+      figures: [
+        { key: 'perSecond', label: `${OUTSTANDING} outstanding, /s`, better: 'higher' },
+        { key: 'aloneP50Us', label: 'alone p50, µs', better: 'lower' },
+        { key: 'perSecondLarge', label: `${LARGE_BYTES / 1024} KiB, /s`, better: 'higher' },
+      ],
+    },
+    {
+      trial: crashTrial('engineProcesses', 1),
+      figures: [{ key: 'nextMs', label: 'next answer after a crash, ms', better: 'lower' }],
+    },
+  ],
   answer: (results) => ({
     headline: headlineOf(results),
     tables: [speedTable(results), crashTable(results), stuckTable(results), lanesTable(results)],
@@ -84,11 +98,9 @@ export const isolation: Question = {
   }),
 };
 
-const crashTrial = (contender: IsolatedName, lanes: number): Trial => ({
-  contender,
-  what: 'crash',
-  lanes,
-});
+function crashTrial(contender: IsolatedName, lanes: number): Trial {
+  return { contender, what: 'crash', lanes };
+}
 
 /** Those that were told of no success and those that were told nothing. */
 function lostOf(results: Results, contender: IsolatedName, lanes: number): number {

@@ -7,7 +7,7 @@
  */
 
 import { type ContenderName, contenders, peerNames, startContender } from './contenders/index.js';
-import { throughput } from './harness/closed-loop.js';
+import { alone, throughput } from './harness/closed-loop.js';
 import { openLoop } from './harness/open-loop.js';
 import type { Plot } from './harness/plot.js';
 import type { Measurement, Question, Results, Table } from './harness/question.js';
@@ -21,6 +21,7 @@ const QUICK_RATES = [10_000] as const;
 /** The load at which the main thread's business is looked at, and with which number of lanes. */
 const BUSY_RATE = 100_000;
 const BUSY_LANES = [1, 2] as const;
+const DURATION_MS = { full: 1000, short: 300, quick: 100 };
 
 const measured: readonly ContenderName[] = ['changeover', ...peerNames, 'koffiAsync'];
 /** Beyond this most pools only pile up requests. */
@@ -52,9 +53,14 @@ export const latency: Question = {
       threads: trial['lanes'] as number,
     });
     const request = makeRequest(REQUEST_BYTES);
-    const durationMs = mode === 'quick' ? 100 : 1000;
+    const durationMs = DURATION_MS[mode];
     // A slow load would be measured before the code is compiled.
     await throughput(contender, { request, outstanding: 16, durationMs: durationMs / 4 });
+    if (trial['pacing'] === 'alone') {
+      const { p50Us, p99Us } = await alone(contender, { request, durationMs });
+      await contender.close();
+      return { p50Us, p99Us };
+    }
     const report = await openLoop(contender, {
       ratePerSecond: trial['rate'] as number,
       durationMs,
@@ -66,6 +72,25 @@ export const latency: Question = {
     const rejected = [...report.errors.values()].reduce((sum, count) => sum + count, 0);
     return { ...report.latency, ...report.loop, perSecond: report.perSecond, rejected };
   },
+  compared: [
+    {
+      trial: { contender: 'changeover', lanes: 1, pacing: 'alone' },
+      figures: [
+        { key: 'p50Us', label: 'alone p50, µs', better: 'lower' },
+        { key: 'p99Us', label: 'alone p99, µs', better: 'lower' },
+      ],
+    },
+    {
+      trial: { contender: 'changeover', rate: BUSY_RATE, lanes: 1, pacing: 'timer' },
+      figures: [
+        {
+          key: 'loopBusy',
+          label: `main thread busy at ${amount(BUSY_RATE)}/s, share of the time`,
+          better: 'lower',
+        },
+      ],
+    },
+  ],
   answer: (results) => ({
     headline: `At 100,000 requests a second the main thread is busy for ${amount(busy(results, 1))} % of the time with one lane.`,
     tables: [latencyTable(results), busyTable(results)],

@@ -2,6 +2,7 @@
 
 import { parseArgs } from 'node:util';
 import { SingleBar } from 'cli-progress';
+import { against } from './against.js';
 import { peerNames } from './contenders/index.js';
 import { isolatedPeerNames } from './contenders/isolated.js';
 import { describeMachine } from './harness/machine.js';
@@ -22,6 +23,7 @@ Results are kept in bench/results/; of the published ones, \`npm run bench:repor
   --quick      one short round, to see that everything runs; the numbers mean nothing
   --publish    keep the results in bench/results/published/, instead of those of the same Node version
   --json       print the results as JSON; tables go nowhere
+  --against REF  something else: compares this checkout with another commit; see --against --help
   --load       something else: a load test of your own handler; see --load --help`;
 
 const USAGE_ERROR = 2;
@@ -30,6 +32,7 @@ process.exitCode = await main();
 
 async function main(): Promise<number> {
   const args = process.argv.slice(2);
+  if (args.some((arg) => arg === '--against' || arg.startsWith('--against='))) return against(args);
   if (args.includes('--load')) return load(args.filter((arg) => arg !== '--load'));
   const { values, positionals } = parseArgs({
     allowPositionals: true,

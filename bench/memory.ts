@@ -37,7 +37,7 @@ export const memory: Question = {
   trials: (mode) =>
     KINDS.flatMap(({ kind, counts }) =>
       counts
-        .filter((count) => mode === 'full' || count <= 2)
+        .filter((count) => mode !== 'quick' || count <= 2)
         .flatMap((count) => measured.map((contender) => ({ contender, kind, count }))),
     ),
   measure: async (trial): Promise<Measurement> => {
@@ -55,6 +55,17 @@ export const memory: Question = {
     await close();
     return { rssKiB, privateKiB };
   },
+  compared: KINDS.map(({ kind, counts }) => ({
+    // The most: what one more costs is the larger part then.
+    trial: { contender: 'changeover', kind, count: Math.max(...counts) },
+    figures: [
+      {
+        key: 'rssKiB',
+        label: `resident with ${Math.max(...counts)} ${kind}, KiB`,
+        better: 'lower',
+      },
+    ],
+  })),
   answer: (results) => ({
     tables: [...KINDS.map(({ kind }) => totalTable(results, kind)), extraTable(results)],
     plots: [

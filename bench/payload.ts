@@ -50,6 +50,8 @@ const SIZES: readonly Size[] = [
 ];
 const LARGE = SIZES.filter(({ bytes }) => bytes >= 64 * KIB);
 const QUICK_DURATION_MS = 30;
+/** Of a size's duration, when two commits are compared: much less, and malloc has not grown yet. */
+const SHORT_OF_FULL = 0.5;
 
 /** The default of the engine, which says so because the bench's other questions ask for less. */
 const MAX_PAYLOAD_BYTES = 16 * MIB;
@@ -78,6 +80,10 @@ export const payload: Question = {
     const way = trial['way'] as ContenderName | 'shared' | 'memcpy';
     return way === 'memcpy' ? measureMemcpy(size, mode) : measureContender(way, size, mode);
   },
+  compared: SIZES.map(({ bytes, label }) => ({
+    trial: { way: 'changeover', bytes },
+    figures: [{ key: 'perSecond', label: `${label}, /s`, better: 'higher' }],
+  })),
   answer: (results) => ({
     tables: [
       rateTable(results),
@@ -112,6 +118,10 @@ export const payload: Question = {
   }),
 };
 
+function durationIn(mode: Mode, fullMs: number): number {
+  return { full: fullMs, short: fullMs * SHORT_OF_FULL, quick: QUICK_DURATION_MS }[mode];
+}
+
 async function measureContender(
   way: ContenderName | 'shared',
   { bytes, outstanding, durationMs }: Size,
@@ -125,7 +135,7 @@ async function measureContender(
   const { perSecond, loopDelayP99Ms } = await throughput(contender, {
     request: way === 'shared' ? inSharedMemory(plain) : plain,
     outstanding,
-    durationMs: mode === 'quick' ? QUICK_DURATION_MS : durationMs,
+    durationMs: durationIn(mode, durationMs),
   });
   await contender.close();
   return { perSecond, loopDelayP99Ms };
@@ -160,7 +170,7 @@ async function measureMemcpy({ bytes, durationMs }: Size, mode: Mode): Promise<M
     }
     return (done / (nowMs - startedMs)) * 1000;
   };
-  const forMs = mode === 'quick' ? QUICK_DURATION_MS : durationMs;
+  const forMs = durationIn(mode, durationMs);
   loop(forMs / 2);
   return { perSecond: loop(forMs) };
 }

@@ -15,8 +15,7 @@ import type { Measurement, Mode, Question, Results, Table } from './harness/ques
 import { withSpread } from './harness/text.js';
 import { buildNative, workLibrary } from './native/library.js';
 
-const LOADS = 100;
-const QUICK_LOADS = 5;
+const LOADS = { full: 100, short: 10, quick: 5 };
 const WITH = { preflight: 'with' };
 const WITHOUT = { preflight: 'without' };
 
@@ -36,6 +35,19 @@ export const preflight: Question = {
       await rm(cacheDir, { recursive: true });
     }
   },
+  compared: [
+    {
+      trial: WITH,
+      figures: [
+        { key: 'loadMs', label: 'load with pre-flight, p50, ms', better: 'lower' },
+        { key: 'mainThreadMs', label: 'main thread busy with it, ms', better: 'lower' },
+      ],
+    },
+    {
+      trial: WITHOUT,
+      figures: [{ key: 'loadMs', label: 'load without, p50, ms', better: 'lower' }],
+    },
+  ],
   answer: (results) => ({
     tables: [tableOf(results)],
     plots: [],
@@ -62,7 +74,7 @@ async function measureLoads(
   await registry.loadFrom('work', workLibrary);
   await registry.unload('work');
   const before = performance.eventLoopUtilization();
-  for (let count = 0; count < (mode === 'quick' ? QUICK_LOADS : LOADS); count++) {
+  for (let count = 0; count < LOADS[mode]; count++) {
     const startedNs = process.hrtime.bigint();
     await registry.loadFrom('work', workLibrary);
     times.recordValue(Number(process.hrtime.bigint() - startedNs));

@@ -25,7 +25,8 @@ import { amount } from './harness/text.js';
 import { buildNative, workLibrary } from './native/library.js';
 
 const RELOADS = 1000;
-const QUICK_RELOADS = 40;
+/** Multiples of `SAMPLES`. */
+const RELOADS_IN = { full: RELOADS, short: 20, quick: 20 };
 const SAMPLES = 20;
 /** Until then arenas and caches fill. */
 const SETTLED_AFTER = 100;
@@ -48,6 +49,15 @@ export const reload: Question = {
       await rm(directory, { recursive: true });
     }
   },
+  compared: [
+    {
+      trial: TRIAL,
+      figures: [
+        { key: 'swapP50Ms', label: 'until the new version serves, p50, ms', better: 'lower' },
+        { key: 'wholeP50Ms', label: 'until the old library is gone, p50, ms', better: 'lower' },
+      ],
+    },
+  ],
   answer: (results) => ({
     tables: [tableOf(results)],
     plots: [
@@ -90,7 +100,7 @@ export const reload: Question = {
 };
 
 async function measureReloads(directory: string, mode: Mode): Promise<Measurement> {
-  const reloads = mode === 'quick' ? QUICK_RELOADS : RELOADS;
+  const reloads = RELOADS_IN[mode];
   const paths = ['a', 'b'].map((name) => join(directory, `${name}.so`));
   for (const path of paths) await copyFile(workLibrary, path);
   const cacheDir = join(directory, 'cache');

@@ -94,6 +94,21 @@ export const scaling: Question = {
     await contender.close();
     return measurement;
   },
+  compared: [
+    {
+      trial: { part: 'cpu', contender: 'changeover', lanes: 2 },
+      figures: [
+        { key: 'perSecond', label: `${WORK_MS} ms of CPU time, two lanes, /s`, better: 'higher' },
+      ],
+    },
+    {
+      trial: { part: 'mixed', contender: 'changeover', lanes: MIXED_LANES },
+      figures: [
+        { key: 'shortP50Ms', label: 'short beside long, p50, ms', better: 'lower' },
+        { key: 'shortP99Ms', label: 'short beside long, p99, ms', better: 'lower' },
+      ],
+    },
+  ],
   answer: (results) => ({
     tables: [workTable(results), mixedTable(results)],
     plots: [
@@ -166,7 +181,7 @@ export const scaling: Question = {
 };
 
 async function measureWork(contender: Contender, lanes: number, mode: Mode): Promise<Measurement> {
-  const durationMs = mode === 'quick' ? 60 : 700;
+  const durationMs = { full: 700, short: 250, quick: 60 }[mode];
   const idle = watchEventLoop();
   await new Promise((resolve) => setTimeout(resolve, durationMs / 2));
   const { loopDelayP99Ms: idleDelayP99Ms } = idle();
@@ -190,7 +205,7 @@ async function measureMixed(contender: Contender, mode: Mode): Promise<Measureme
   const warmUpMs = mode === 'quick' ? 50 : 500;
   const { loop } = await openLoop(contender, {
     ratePerSecond: RATE,
-    durationMs: mode === 'quick' ? 450 : 4000,
+    durationMs: { full: 4000, short: 2000, quick: 450 }[mode],
     warmUpMs,
     // Sleeps between sends: a sender that polls would take a core from the lanes.
     pacing: 'timer',

@@ -81,6 +81,13 @@ export const swap: Question = {
   trials: () => trialsOf(swapperNames).map((trial) => ({ ...trial, lanes: LANES })),
   measure: (trial, mode) =>
     swapUnderLoad(trial['contender'] as SwapperName, trial['load'] as LoadName, DURATION_MS[mode]),
+  compared: ENGINES.map((contender) => ({
+    trial: { contender, load: 'light', lanes: LANES },
+    figures: [
+      { key: 'swapTookMs', label: `swap took, ms, ${contender}`, better: 'lower' },
+      { key: 'aroundP99Ms', label: `p99 in its second, ms, ${contender}`, better: 'lower' },
+    ],
+  })),
   answer: (results) => ({
     headline: headlineOf(results),
     tables: [tableOf(results)],

@@ -27,6 +27,8 @@ import { bindWork, buildNative } from './native/library.js';
 const REQUEST_BYTES = 128;
 const OUTSTANDING = [64, 1024] as const;
 
+const DURATION_MS = { full: 500, short: 150, quick: 50 };
+
 const LIMITS = {
   directLoop: 'limit: direct call in a bare loop',
   pingPongSleep: 'limit: two threads, sleeping',
@@ -46,11 +48,21 @@ export const throughput: Question = {
     ...Object.keys(LIMITS).map((limit) => ({ limit })),
   ],
   measure: (trial, mode) => {
-    const durationMs = mode === 'quick' ? 50 : 500;
+    const durationMs = DURATION_MS[mode];
     return 'limit' in trial
       ? measureLimit(trial['limit'] as LimitName, durationMs)
       : measureContender(trial['contender'] as ContenderName, durationMs);
   },
+  compared: [
+    {
+      trial: { contender: 'changeover' },
+      figures: OUTSTANDING.map((count) => ({
+        key: `perSecond${count}`,
+        label: `${count} outstanding, /s`,
+        better: 'higher',
+      })),
+    },
+  ],
   answer: (results) => ({
     headline: headlineOf(results),
     tables: [tableOf(results)],

@@ -26,6 +26,8 @@ const FAR_TIMEOUT_MS = 60_000;
 const CALL_US = 40_000;
 const SHORT_TIMEOUT_MS = 10;
 
+const DURATION_MS = { full: 250, short: 100, quick: 50 };
+
 const measured: readonly ContenderName[] = ['changeover', ...peerNames];
 
 export const timeout: Question = {
@@ -41,8 +43,21 @@ export const timeout: Question = {
   measure: async (trial, mode) => {
     const name = trial['contender'] as ContenderName;
     if (trial['what'] === 'late') return late(name, mode === 'quick' ? 1 : 4);
-    return cost(name, mode === 'quick' ? 50 : 250);
+    return cost(name, DURATION_MS[mode]);
   },
+  compared: [
+    {
+      trial: { contender: 'changeover', what: 'cost' },
+      figures: [
+        {
+          key: 'perSecondTimed',
+          label: `${OUTSTANDING} outstanding with a timeout each, /s`,
+          better: 'higher',
+        },
+        { key: 'aloneTimedUs', label: 'alone with a timeout, p50, µs', better: 'lower' },
+      ],
+    },
+  ],
   answer: (results) => ({
     tables: [costTable(results), lateTable(results)],
     plots: [],

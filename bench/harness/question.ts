@@ -8,8 +8,8 @@ export type Trial = Readonly<Record<string, string | number>>;
 /** What one trial measured. A list is a series over time or over steps, the same in every round. */
 export type Measurement = Record<string, number | number[]>;
 
-/** How much is run: all of it, or just enough to see that it runs. */
-export type Mode = 'full' | 'quick';
+/** How much is run: all of it, enough for one of many pairs that are compared, or just enough to see that it runs. */
+export type Mode = 'full' | 'short' | 'quick';
 
 export interface Question {
   readonly name: string;
@@ -22,8 +22,24 @@ export interface Question {
   trials(mode: Mode): Trial[];
   /** Runs one, in the process that was started for it. */
   measure(trial: Trial, mode: Mode): Promise<Measurement>;
+  /** By what one commit is compared with another: trials of the engine, few enough for many rounds. */
+  readonly compared: readonly Compared[];
   /** The answer, from the medians of all rounds. */
   answer(results: Results): Answer;
+}
+
+export interface Compared {
+  trial: Trial;
+  figures: readonly Figure[];
+}
+
+/** A measured number that has a better and a worse direction. */
+export interface Figure {
+  /** In the trial's measurement. */
+  key: string;
+  /** What a reader sees, with the unit. */
+  label: string;
+  better: 'higher' | 'lower';
 }
 
 export interface Answer {

@@ -19,7 +19,7 @@ const WARM_BYTES = 4096;
 const LOAD_LIMIT_MS = 10_000;
 
 export async function speed(contender: Contender, mode: Mode): Promise<Measurement> {
-  const durationMs = mode === 'quick' ? 40 : 250;
+  const durationMs = { full: 250, short: 100, quick: 40 }[mode];
   const request = makeRequest(REQUEST_BYTES);
   const { p50Us, p99Us } = await alone(contender, { request, durationMs });
   const rate = async (bytes: number, outstanding: number) =>

@@ -30,7 +30,7 @@ export async function crash(
   const alls: number[] = [];
   let lost = 0;
   let stranded = 0;
-  const crashes = mode === 'quick' ? 1 : 3;
+  const crashes = mode === 'full' ? 3 : 1;
   for (let count = 0; count < crashes; count++) {
     if (!(await untilLoaded(processes, LIMIT_MS))) {
       throw new Error(

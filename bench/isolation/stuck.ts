@@ -10,7 +10,7 @@ import { outcomeOf } from './outcome.js';
 const REQUEST_BYTES = 128;
 export const TIMEOUT_MS = 50;
 /** What has not happened by then is taken as never happening. */
-export const LIMIT_MS = { full: 3000, quick: 300 };
+export const LIMIT_MS = { full: 3000, short: 3000, quick: 300 };
 /** The call is over so long after that: a process with a thread in it could not end before. */
 const LONGER_MS = 500;
 
