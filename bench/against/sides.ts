@@ -3,7 +3,7 @@
  *
  *     DIR/node_modules   a link to this checkout's
  *     DIR/new/           dist/src and dist/workers of this checkout
- *     DIR/old/           dist/src and dist/workers as the other commit builds them
+ *     DIR/old/           dist/src and dist/workers of the other commit, compiled with its compiler
  *
  * The bench itself is always this checkout's: its compiled files are copied into both, beside dist/src, which they import as
  * `../src/index.js`. Older commits have no such mode, and a bench that changed in between would be compared instead of the engine. To
@@ -16,8 +16,9 @@
  * otherwise the other commit has its own in DIR/old, and finds in DIR only what the bench needs and that commit did not have.
  */
 
-import { cp, mkdir, readFile, rm, symlink } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { cp, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { basename, dirname, join } from 'node:path';
 import { packageRoot } from '../../fixtures/paths.js';
 import { UsageError } from '../harness/command-line.js';
 import { buildNative } from '../native/library.js';
@@ -77,13 +78,22 @@ async function commitOf(ref: string, git: (...args: string[]) => Promise<string>
 }
 
 async function buildOld(root: string, signal: AbortSignal, say: (line: string) => void) {
-  const npm = (...args: string[]) => runCommand('npm', args, { cwd: root, signal });
   const lockOf = (directory: string) => readFile(join(directory, 'package-lock.json'), 'utf8');
   if ((await lockOf(root)) !== (await lockOf(packageRoot))) {
     say('its package-lock.json differs from the one here: installing its dependencies');
-    await npm('ci', '--no-audit', '--no-fund');
+    await runCommand('npm', ['ci', '--no-audit', '--no-fund'], { cwd: root, signal });
   }
-  await npm('run', '--silent', 'build');
+  // The engine alone, not `npm run build`: whether the other commit's tests and bench compile does not matter here.
+  await writeFile(
+    join(root, 'tsconfig.engine.json'),
+    JSON.stringify({ extends: './tsconfig.json', include: ['src', 'workers'] }),
+  );
+  const typescript = createRequire(join(root, 'package.json')).resolve('typescript/package.json');
+  const compiler = join(dirname(typescript), 'bin/tsc');
+  await runCommand(process.execPath, [compiler, '-p', 'tsconfig.engine.json'], {
+    cwd: root,
+    signal,
+  });
 }
 
 /** Gives a side the bench of this checkout, with the native code that it has compiled, instead of its own. */

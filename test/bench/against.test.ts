@@ -276,35 +276,38 @@ function start(directory: string, ...args: string[]) {
 const leftIn = async (directory: string) =>
   (await readdir(directory)).filter((name) => name.startsWith('changeover-bench-against-'));
 
-test('this commit against itself: pairs, a ratio with its interval, and nothing left behind', async (t) => {
-  t.timeout(240_000);
-  const directory = await scratch(t);
-  const { printed, closed } = start(
-    directory,
-    'throughput',
-    '--against',
-    'HEAD',
-    '--quick',
-    '--json',
-  );
-  const [code] = await closed;
-  t.true(code === 0 || code === 3, printed.stderr);
-  const report = JSON.parse(printed.stdout) as ReturnType<typeof reportObject>;
-  t.is(report.exitStatus, code);
-  const [question] = report.questions;
-  t.is(question?.name, 'throughput');
-  for (const { pairs, ratio, error, isWithin } of question?.figures ?? []) {
-    t.is(error, null);
-    t.is(pairs, 6);
-    t.true(ratio !== null && ratio.low > 0);
-    t.true(ratio !== null && ratio.low <= ratio.median && ratio.median <= ratio.high);
-    t.is(isWithin, ratio !== null && relativeWidth(ratio) <= 0.02);
-  }
-  t.is(question?.figures.length, 2);
-  // No warnings: nothing but its own lines.
-  for (const line of printed.stderr.trim().split('\n')) t.regex(line, /^bench: /);
-  t.deepEqual(await leftIn(directory), []);
-});
+test.serial(
+  'this commit against itself: pairs, a ratio with its interval, and nothing left behind',
+  async (t) => {
+    t.timeout(240_000);
+    const directory = await scratch(t);
+    const { printed, closed } = start(
+      directory,
+      'throughput',
+      '--against',
+      'HEAD',
+      '--quick',
+      '--json',
+    );
+    const [code] = await closed;
+    t.true(code === 0 || code === 3, printed.stderr);
+    const report = JSON.parse(printed.stdout) as ReturnType<typeof reportObject>;
+    t.is(report.exitStatus, code);
+    const [question] = report.questions;
+    t.is(question?.name, 'throughput');
+    for (const { pairs, ratio, error, isWithin } of question?.figures ?? []) {
+      t.is(error, null);
+      t.is(pairs, 6);
+      t.true(ratio !== null && ratio.low > 0);
+      t.true(ratio !== null && ratio.low <= ratio.median && ratio.median <= ratio.high);
+      t.is(isWithin, ratio !== null && relativeWidth(ratio) <= 0.02);
+    }
+    t.is(question?.figures.length, 2);
+    // No warnings: nothing but its own lines.
+    for (const line of printed.stderr.trim().split('\n')) t.regex(line, /^bench: /);
+    t.deepEqual(await leftIn(directory), []);
+  },
+);
 
 /** Resolves when stderr has the line. Rejects if the process ends without it. */
 function said({ child, printed }: ReturnType<typeof start>, line: RegExp): Promise<void> {
@@ -320,18 +323,21 @@ for (const [when, line] of [
   ['while the other commit is built', /building HEAD/],
   ['while trials run', /comparing by throughput/],
 ] as const) {
-  test(`interrupted ${when}: removes what it has made, and ends as a shell expects`, async (t) => {
-    t.timeout(240_000);
-    const directory = await scratch(t);
-    const running = start(directory, 'throughput', '--against', 'HEAD');
-    const { child, printed, closed } = running;
-    await said(running, line);
-    t.is((await leftIn(directory)).length, 1);
-    child.kill('SIGINT');
-    t.deepEqual(await closed, [130, null]);
-    t.regex(printed.stderr, /interrupted by SIGINT/);
-    t.deepEqual(await leftIn(directory), []);
-  });
+  test.serial(
+    `interrupted ${when}: removes what it has made, and ends as a shell expects`,
+    async (t) => {
+      t.timeout(240_000);
+      const directory = await scratch(t);
+      const running = start(directory, 'throughput', '--against', 'HEAD');
+      const { child, printed, closed } = running;
+      await said(running, line);
+      t.is((await leftIn(directory)).length, 1);
+      child.kill('SIGINT');
+      t.deepEqual(await closed, [130, null]);
+      t.regex(printed.stderr, /interrupted by SIGINT/);
+      t.deepEqual(await leftIn(directory), []);
+    },
+  );
 }
 
 test('a commit that is not there: one line, and nothing left behind', async (t) => {
