@@ -6,6 +6,7 @@ import { outcome, rejection } from './support/outcomes.js';
 import { eventually } from './support/polling.js';
 import { UNLOADED } from './support/process.js';
 import { openRegistry } from './support/registry.js';
+import { captureWarnings } from './support/warnings.js';
 
 type Name = keyof RegistryEvents;
 
@@ -167,18 +168,13 @@ test('a request that is shed', async (t) => {
 });
 
 test('listeners that throw cost warnings, and nothing else', async (t) => {
+  const { warnings } = captureWarnings(t, ({ name }) => name === 'ListenerWarning');
   const { registry } = await openRegistry(t, {
     cancelGraceMs: 1,
     maxStuckLanes: 1,
     maxInFlight: 32,
     maxQueue: 0,
   });
-  const warned = new Set<unknown>();
-  const onWarning = (warning: Error) => {
-    if (warning.name === 'ListenerWarning') warned.add(warning.cause);
-  };
-  process.on('warning', onWarning);
-  t.teardown(() => process.off('warning', onWarning));
   const thrown = new Map<Name, Error>();
   for (const name of NAMES) {
     const error = new Error(`from a listener for ${name}`);
@@ -212,7 +208,10 @@ test('listeners that throw cost warnings, and nothing else', async (t) => {
   const untold = NAMES.filter((name) => !thrown.has(name));
   t.deepEqual(untold, ['laneExited'], 'a native handler cannot end its thread alone');
   await eventually(
-    () => [...thrown.values()].filter((error) => !warned.has(error)).map(String),
+    () => {
+      const causes = new Set(warnings.map(({ cause }) => cause));
+      return [...thrown.values()].filter((error) => !causes.has(error)).map(String);
+    },
     (missing) => missing.length === 0,
   );
 });
