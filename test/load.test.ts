@@ -17,6 +17,7 @@ import {
 } from '../src/index.js';
 import { copiesIn, copyOf, scratch } from './support/files.js';
 import { gate } from './support/gate.js';
+import { holdInit } from './support/held-init.js';
 import { outcome, rejection } from './support/outcomes.js';
 import { eventually } from './support/polling.js';
 import { threadCount } from './support/process.js';
@@ -173,8 +174,10 @@ test('a version is active only when every lane has loaded it', async (t) => {
   t.deepEqual(seen, Array(2).fill({ starting: 0, serving: 4, stuck: 0 }));
 });
 
-test('a load that takes too long fails, and undoes itself when it can', async (t) => {
+// Serial: the environment is the whole process's.
+test.serial('a load that takes too long fails, and undoes itself when it can', async (t) => {
   const { registry, cacheDir } = await openRegistry(t);
+  const init = await holdInit(t);
   const path = fixture('slow_init');
   const active = await registry.loadFrom('x', fixture('version_a'), { cancelGraceMs: 1 });
   const error = await rejection(
@@ -184,6 +187,7 @@ test('a load that takes too long fails, and undoes itself when it can', async (t
   t.like(error, { code: 'ERR_HANDLER_LOAD_TIMEOUT', timeoutMs: 100, path, endpoint: 'x' });
   t.is(registry.get('x'), active);
   t.is(await outcome(registry.execute('x', {}, 'x')), 'A:x');
+  await init.release();
   await eventually(
     () => copiesIn(cacheDir),
     (copies) => copies.length === 1,
@@ -248,11 +252,13 @@ test.serial(
     const startedIn: number[] = [];
     const started = () => startedIn.push(turn);
     process.on('worker', started);
+    t.teardown(() => {
+      counting = false;
+      process.off('worker', started);
+    });
     count();
     const { registry } = await openRegistry(t, { threads: 4 });
     await registry.load('echo');
-    counting = false;
-    process.off('worker', started);
     t.is(startedIn.length, 4);
     t.is(new Set(startedIn).size, 4);
   },
