@@ -1,6 +1,7 @@
 import test from 'ava';
 import { fixture } from '../fixtures/paths.js';
 import type { HandlerRegistry, QueueFullError, RegistryEvents } from '../src/index.js';
+import { passTime } from './support/clock.js';
 import { gate } from './support/gate.js';
 import { outcome, rejection } from './support/outcomes.js';
 import { eventually } from './support/polling.js';
@@ -115,20 +116,22 @@ test('a load that fails', async (t) => {
   ]);
 });
 
-test('timeouts, in both phases, and the call that is abandoned', async (t) => {
+// Serial: the clock is the whole thread's.
+test.serial('timeouts, in both phases, and the call that is abandoned', async (t) => {
   const { registry } = await openRegistry(t, { cancelGraceMs: 60_000 });
   await registry.loadFrom('x', fixture('gate'));
   const held = gate(t);
   const events = record(registry);
-  const running = registry.executeWithTimeout('x', {}, held.request, 1000);
+  const running = rejection(registry.executeWithTimeout('x', {}, held.request, 600_000));
   await held.untilEntered();
-  const queued = registry.executeWithTimeout('x', {}, gate(t).request, 1);
-  t.like(await rejection(queued), { phase: 'queued' });
-  t.like(await rejection(running), { phase: 'running' });
+  const queued = rejection(registry.executeWithTimeout('x', {}, gate(t).request, 1));
+  passTime(t, 600_000);
+  t.like(await queued, { phase: 'queued' });
+  t.like(await running, { phase: 'running' });
   t.deepEqual(events, [
-    ['timeout', { ...ofVersion(1), phase: 'queued', timeoutMs: 1 }],
-    ['timeout', { ...ofVersion(1), phase: 'running', timeoutMs: 1000 }],
+    ['timeout', { ...ofVersion(1), phase: 'running', timeoutMs: 600_000 }],
     ['abandoned', { ...ofVersion(1), lane: 0 }],
+    ['timeout', { ...ofVersion(1), phase: 'queued', timeoutMs: 1 }],
   ]);
   held.open();
 });
@@ -137,16 +140,17 @@ test('a stuck lane, and the one that takes its place', async (t) => {
   const { registry } = await openRegistry(t, { cancelGraceMs: 1, maxStuckLanes: 1 });
   await registry.loadFrom('x', fixture('gate'));
   const held = gate(t);
-  const running = registry.executeWithTimeout('x', {}, held.request, 1000);
+  const controller = new AbortController();
+  const running = rejection(registry.execute('x', {}, held.request, controller));
   await held.untilEntered();
   const events = record(registry);
-  await rejection(running);
+  controller.abort('given up');
+  t.is(await running, 'given up');
   await eventually(
     () => events.length,
-    (length) => length === 4,
+    (length) => length === 3,
   );
   t.deepEqual(events, [
-    ['timeout', { ...ofVersion(1), phase: 'running', timeoutMs: 1000 }],
     ['abandoned', { ...ofVersion(1), lane: 0 }],
     ['laneStuck', { ...ofVersion(1), lane: 0, replaced: true, killed: false }],
     ['laneReplaced', { ...ofVersion(1), lane: 0, by: 1 }],
@@ -188,18 +192,22 @@ test('listeners that throw cost warnings, and nothing else', async (t) => {
   await registry.loadFrom('x', fixture('gate'));
   const gates = Array.from({ length: 32 }, () => gate(t));
   const [first] = gates;
-  const outcomes = gates.map(({ request }, index) =>
-    outcome(registry.executeWithTimeout('x', {}, request, index === 0 ? 1000 : 60_000)),
-  );
+  const controller = new AbortController();
+  const outcomes = gates.map(({ request }, index) => {
+    if (index === 0) return rejection(registry.execute('x', {}, request, controller));
+    return outcome(registry.executeWithTimeout('x', {}, request, index === 1 ? 1 : 60_000));
+  });
   await first?.untilEntered();
   t.is(await outcome(registry.execute('x', {}, 'x')), 'ERR_HANDLER_QUEUE_FULL');
-  t.is(await outcomes[0], 'ERR_HANDLER_TIMEOUT');
+  t.is(await outcomes[1], 'ERR_HANDLER_TIMEOUT');
+  controller.abort('given up');
+  t.is(await outcomes[0], 'given up');
   await eventually(
     () => thrown.has('laneReplaced'),
     (replaced) => replaced,
   );
   for (const gate of gates) gate.open();
-  t.deepEqual(await Promise.all(outcomes.slice(1)), Array(31).fill('released'));
+  t.deepEqual(await Promise.all(outcomes.slice(2)), Array(30).fill('released'));
   const { drained } = await registry.swapGraceful('x', fixture('version_a'));
   t.like(await drained, { dropped: 0 });
   t.is(await outcome(registry.execute('x', {}, 'x')), 'A:x');

@@ -1,6 +1,7 @@
 import test from 'ava';
 import { fixture } from '../fixtures/paths.js';
 import type { HandlerRegistry, LatencySummary, OutcomeTotals, VersionStats } from '../src/index.js';
+import { passTime } from './support/clock.js';
 import { gate } from './support/gate.js';
 import { outcome, rejection } from './support/outcomes.js';
 import { eventually } from './support/polling.js';
@@ -155,7 +156,8 @@ test('an endpoint that was unloaded is listed without a version', async (t) => {
   t.is(registry.stats().loadedCount, 0);
 });
 
-test('every accepted request ends in exactly one total', async (t) => {
+// Serial: the clock is the whole thread's.
+test.serial('every accepted request ends in exactly one total', async (t) => {
   const { registry } = await openRegistry(t, {
     maxInFlight: 32,
     maxQueue: 2,
@@ -177,15 +179,17 @@ test('every accepted request ends in exactly one total', async (t) => {
   t.deepEqual(totals(), expected);
 
   // The first runs until it is let go, its deadline passes meanwhile.
-  const running = registry.executeWithTimeout('x', {}, late.request, 1000);
+  const running = outcome(registry.executeWithTimeout('x', {}, late.request, 600_000));
   await late.untilEntered();
-  t.is(
-    await outcome(registry.executeWithTimeout('x', {}, gate(t).request, 1)),
-    'ERR_HANDLER_TIMEOUT',
-  );
+  const queue = () => outcome(registry.executeWithTimeout('x', {}, gate(t).request, 1));
+  t.is(await queue(), 'ERR_HANDLER_TIMEOUT');
   expected.timedOutQueued += 1;
   t.deepEqual(totals(), expected);
-  t.is(await outcome(running), 'ERR_HANDLER_TIMEOUT');
+  const queued = queue();
+  passTime(t, 600_000);
+  t.is(await queued, 'ERR_HANDLER_TIMEOUT');
+  expected.timedOutQueued += 1;
+  t.is(await running, 'ERR_HANDLER_TIMEOUT');
   expected.timedOutRunning += 1;
   t.deepEqual(totals(), expected);
   t.like(stats(), { running: 1, abandoned: 1, queued: 0, activeRequests: 1 });
