@@ -12,9 +12,13 @@ import { Tally } from './tally.js';
 const ENDPOINT = 'load';
 const MEMORY_EVERY_MS = 100;
 /** Nothing waits for an answer when the registry is closed; what still runs then has been given up. */
-const CLOSE_TIMEOUT_MS = 2000;
+const CLOSE_TIMEOUT_MS = 5000;
+/** The machine is busy with the load itself. */
+const LOAD_TIMEOUT_MS = 60_000;
 /** However short the load, and however long the new version took to load: it is seen to serve. */
 const SERVED_BY_NEW_MS = 500;
+/** Longest that the first answer of the new version is waited for: on a busy machine it may come late. */
+const FIRST_BY_NEW_MS = 10_000;
 
 export interface LoadRun {
   report: LoadReport;
@@ -28,6 +32,7 @@ export async function runLoad(options: LoadOptions): Promise<LoadRun> {
   const registry = new HandlerRegistry({
     maxPayloadBytes,
     closeTimeoutMs: CLOSE_TIMEOUT_MS,
+    loadTimeoutMs: LOAD_TIMEOUT_MS,
     ...(threads === undefined ? {} : { threads }),
     ...(timeoutMs === undefined ? {} : { defaultTimeoutMs: timeoutMs }),
   });
@@ -54,7 +59,7 @@ export async function runLoad(options: LoadOptions): Promise<LoadRun> {
     const load = {
       warmUpMs,
       durationMs: totalMs,
-      goesOn: () => swapping !== undefined && performance.now() < swapping.seenAtMs,
+      goesOn: () => swapping?.goesOn(versions.size > 1) === true,
       settled: tally.settled.bind(tally),
     };
     const loop =
@@ -87,8 +92,8 @@ export async function runLoad(options: LoadOptions): Promise<LoadRun> {
 /** Swaps at this time from now. A swap that fails is part of the report. */
 class HalfWaySwap {
   readonly done: Promise<Swapped>;
-  /** When the new version has served for a while, or cannot come any more. */
-  seenAtMs = Number.POSITIVE_INFINITY;
+  /** When the new version has taken over, or cannot come any more. */
+  #swappedMs = Number.POSITIVE_INFINITY;
 
   constructor(registry: HandlerRegistry, path: string, atMs: number, tally: Tally) {
     const startMs = performance.now();
@@ -100,15 +105,21 @@ class HalfWaySwap {
     });
   }
 
+  /** Whether the load has to go on for the new version to serve for a while, and at least one request. */
+  goesOn(hasServed: boolean): boolean {
+    const sinceMs = performance.now() - this.#swappedMs;
+    return sinceMs < (hasServed ? SERVED_BY_NEW_MS : FIRST_BY_NEW_MS);
+  }
+
   async #swap(registry: HandlerRegistry, path: string): Promise<Swapped> {
     const askedMs = performance.now();
     try {
       const { drained } = await registry.swapGraceful(ENDPOINT, path);
       const activeMs = performance.now() - askedMs;
-      this.seenAtMs = performance.now() + SERVED_BY_NEW_MS;
+      this.#swappedMs = performance.now();
       return { activeMs, drain: await drained };
     } catch (error) {
-      this.seenAtMs = 0;
+      this.#swappedMs = Number.NEGATIVE_INFINITY;
       return { error: error instanceof Error ? error.message : String(error) };
     }
   }
