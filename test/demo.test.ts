@@ -57,7 +57,8 @@ async function makeFiles(directory: string): Promise<{ files: number; bytes: num
   return { files: sizes.length, bytes: sizes.reduce((sum, size) => sum + size, 0) };
 }
 
-test('both versions compress without a lost or wrong block', async (t) => {
+// Serial, since it needs both cores: the tests below start many processes.
+test.serial('both versions compress without a lost or wrong block', async (t) => {
   const directory = await makeDirectory(t);
   const made = await makeFiles(directory);
 
@@ -85,7 +86,7 @@ test('both versions compress without a lost or wrong block', async (t) => {
   t.is(exitCode, 0);
 });
 
-test('the table fits in 80 columns', async (t) => {
+test.serial('the table fits in 80 columns', async (t) => {
   const directory = await makeDirectory(t);
   await makeFiles(directory);
 

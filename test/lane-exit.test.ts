@@ -216,7 +216,7 @@ test('a version whose lanes cannot start is refused, with nothing left of it', a
 });
 
 test('the first load too, and the id can be loaded afterwards', async (t) => {
-  const { registry } = await openRegistry(t);
+  const { registry } = await openRegistry(t, { cancelGraceMs: 60_000 });
 
   const outcome = await failure(registry.load('echo', { resourceLimits: TINY }));
 
@@ -234,7 +234,7 @@ test('the first load too, and the id can be loaded afterwards', async (t) => {
 const flood = `
   import { HandlerRegistry } from ${JSON.stringify(new URL('../src/index.js', import.meta.url).href)};
   const [path, cacheDir] = process.argv.slice(-2);
-  const registry = new HandlerRegistry({ cacheDir, threads: 1, maxQueue: 2000, cleanupIntervalMs: 0 });
+  const registry = new HandlerRegistry({ cacheDir, threads: 1, maxQueue: 2000, cleanupIntervalMs: 0, loadTimeoutMs: 60_000 });
   const exits = [];
   registry.on('laneExited', ({ lane, error }) => exits.push([lane, error.code]));
   const limits = { maxOldGenerationSizeMb: 8, maxYoungGenerationSizeMb: 1 };
@@ -262,7 +262,7 @@ test('a lane at its heap limit ends alone: one request is told so, the rest is n
   const cacheDir = await scratch(t);
   const args = ['--input-type=module', '-e', flood, fixture('echo'), cacheDir];
 
-  const { stdout } = await promisify(execFile)(process.execPath, args, { timeout: 60_000 }).catch(
+  const { stdout } = await promisify(execFile)(process.execPath, args, { timeout: 110_000 }).catch(
     (error: { stdout: string; stderr: string }) => error,
   );
 

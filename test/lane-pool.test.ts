@@ -2,7 +2,7 @@
 
 import { createRequire } from 'node:module';
 import { MessageChannel, Worker } from 'node:worker_threads';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import { deferred } from '../src/deferred.js';
 import { LanePool } from '../src/lane-pool.js';
 import type { LaneStart } from '../src/lane-protocol.js';
@@ -16,9 +16,11 @@ const workerThreads = createRequire(import.meta.url)('node:worker_threads') as {
 };
 
 /** Worker threads that are started from now on. */
-function newThreads(): Worker[] {
+function newThreads(t: ExecutionContext): Worker[] {
   const threads: Worker[] = [];
-  process.on('worker', (worker) => threads.push(worker));
+  const started = (worker: Worker) => threads.push(worker);
+  process.on('worker', started);
+  t.teardown(() => process.off('worker', started));
   return threads;
 }
 
@@ -26,7 +28,7 @@ test.serial(
   'a lane dies while no thread can be had: it is told, and tried again until there is one',
   async (t) => {
     const { registry } = await openRegistry(t, { threads: 1, cleanupIntervalMs: 0 });
-    const threads = newThreads();
+    const threads = newThreads(t);
     await registry.load('echo');
     const { Worker: real } = workerThreads;
     let refused = 0;

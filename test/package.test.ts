@@ -54,9 +54,9 @@ test.before('pack and install', async (t) => {
 test.after.always(() => rm(project, { recursive: true, force: true }));
 
 const BODY = `
-  const registry = new HandlerRegistry();
+  const registry = new HandlerRegistry({ loadTimeoutMs: 60_000, closeTimeoutMs: 60_000 });
   await registry.loadFrom('echo', process.argv[2]);
-  const response = await registry.executeWithTimeout('echo', {}, 'hello', 10_000);
+  const response = await registry.executeWithTimeout('echo', {}, 'hello', 60_000);
   await registry.close();
   console.log(JSON.stringify({ text: response.text(), version: response.version }));
 `;
@@ -73,7 +73,9 @@ test('loads and executes a handler from CommonJS', async (t) => {
 
 test('its command runs', async (t) => {
   const command = join(project, 'node_modules/.bin/changeover');
-  const inspection = JSON.parse(await run(command, 'inspect', '--json', fixture('echo')));
+  const inspection = JSON.parse(
+    await run(command, 'inspect', '--json', '--timeout', '60000', fixture('echo')),
+  );
   t.like(inspection, { path: fixture('echo'), refused: null });
 });
 

@@ -9,6 +9,7 @@ import {
 import { PLACE_BYTES } from '../src/ring/outbox.js';
 import { gate } from './support/gate.js';
 import { outcome, rejection } from './support/outcomes.js';
+import { eventually } from './support/polling.js';
 import { openRegistry } from './support/registry.js';
 
 /** What a slot has room for, context included; more goes another way. */
@@ -211,7 +212,11 @@ test('shared memory is not copied: the handler writes where the caller reads', a
   const memory = new SharedArrayBuffer(4096);
   const words = new Int32Array(memory, 1024, 2);
   const running = own.execute('gate', {}, words);
-  while (Atomics.load(words, 0) === 0) await new Promise(setImmediate);
+  await eventually(
+    () => Atomics.load(words, 0),
+    (entered) => entered === 1,
+    'the gate is entered',
+  );
   t.is(new Int32Array(memory)[256], 1, 'at the offset of the view');
   Atomics.store(words, 1, 1);
   t.is((await running).text(), 'released');

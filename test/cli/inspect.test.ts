@@ -14,6 +14,9 @@ import { onLinux } from '../support/process.js';
 
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
+/** A busy machine may take longer than users would wait. What is given later counts. */
+const PATIENTLY = ['--timeout', '60000'];
+
 interface End {
   exitCode: number | null;
   stdout: string;
@@ -29,7 +32,7 @@ function changeover(...args: string[]): Promise<End> {
 }
 
 async function inspectJson(...args: string[]): Promise<[exitCode: number | null, Inspection]> {
-  const { exitCode, stdout } = await changeover('inspect', '--json', ...args);
+  const { exitCode, stdout } = await changeover('inspect', '--json', ...PATIENTLY, ...args);
   return [exitCode, JSON.parse(stdout) as Inspection];
 }
 
@@ -67,7 +70,7 @@ test('called wrongly: exit code 2, on stderr, with what was expected', async (t)
 });
 
 test('a good library', async (t) => {
-  const { exitCode, stdout, stderr } = await changeover('inspect', fixture('fault'));
+  const { exitCode, stdout, stderr } = await changeover('inspect', ...PATIENTLY, fixture('fault'));
   t.is(exitCode, 0, stderr);
   t.is(stdout, stripVTControlCharacters(stdout), 'no colours where there is no terminal');
   t.true(stdout.startsWith(`${fixture('fault')}\n✔ would be loaded\n`));
@@ -101,7 +104,7 @@ test('a library that would be refused: exit code 1 and the error of the load', a
   const slow = ['--env', 'CHANGEOVER_TEST_FAULT=sleep@init', '--timeout', '3000'];
   t.like(await refused(fixture('fault'), ...slow), { code: 'ERR_HANDLER_LOAD_TIMEOUT' });
 
-  const { exitCode, stdout } = await changeover('inspect', fixture('failing_init'));
+  const { exitCode, stdout } = await changeover('inspect', ...PATIENTLY, fixture('failing_init'));
   t.is(exitCode, 1);
   t.regex(stdout, /✘ would be refused\n.*ERR_HANDLER_INIT_FAILED\n[^\n]*no licence/s);
 });

@@ -12,6 +12,9 @@ import { type Inspection, inspect } from '../../src/inspect/inspect.js';
 import { scratch } from '../support/files.js';
 import { onLinux } from '../support/process.js';
 
+/** All tests compile and start a child at once, which takes a busy machine longer than users would wait. */
+const TIMEOUT_MS = 60_000;
+
 const HANDLER = `
 #include "handler.h"
 HANDLER_DEFINE_ABI();
@@ -32,7 +35,7 @@ async function inspectSource(
   const output = join(directory, 'libhandler_x.so');
   await writeFile(source, HANDLER + more);
   await compileLibrary({ source, output, flags, language });
-  return inspect(output, { env: {} });
+  return inspect(output, { env: {}, timeoutMs: TIMEOUT_MS });
 }
 
 const codesOf = ({ warnings }: Inspection) => warnings.map(({ code }) => code);
@@ -135,7 +138,7 @@ onLinux(
     bytes.writeUInt16LE(0, 60);
     const path = join(directory, 'libhandler_x.so');
     await writeFile(path, bytes);
-    const inspection = await inspect(path, { env: {} });
+    const inspection = await inspect(path, { env: {}, timeoutMs: TIMEOUT_MS });
     t.like(inspection, { refused: null, handlerSymbols: null, otherSymbols: null });
     t.deepEqual(
       inspection.dependencies?.map(({ name }) => name),

@@ -131,7 +131,7 @@ asRoot('a user loads what belongs to root, and what is his own', async (t) => {
   await chmod(dirname(directory), 0o755);
   const source = `
     import { HandlerRegistry } from ${JSON.stringify(index)};
-    const registry = new HandlerRegistry({ cacheDir: ${JSON.stringify(cacheDir)}, threads: 1 });
+    const registry = new HandlerRegistry({ cacheDir: ${JSON.stringify(cacheDir)}, threads: 1, loadTimeoutMs: 60_000 });
     const load = () => registry.loadFrom('x', ${JSON.stringify(path)}).then(({ state }) => state, ({ danger }) => danger);
     process.stdout.write(await load());
     await registry.close();
