@@ -19,6 +19,8 @@ import { Verifier } from './verify.js';
 /** Bytes read at a time. What they become is kept beside them until it has been verified. */
 const ROUND_BYTES = 256 * 1024 * 1024;
 const READERS = 8;
+/** Version 2 is loaded while everything else keeps the machine busy. */
+const LOAD_TIMEOUT_MS = 60_000;
 
 /**
  * Resolves to what was found, also if requests were lost or wrong.
@@ -36,7 +38,11 @@ export async function run(options: DemoOptions): Promise<Report> {
   });
 
   const progress = nothingDone();
-  const registry = new HandlerRegistry({ threads, maxPayloadBytes: largestBlockBytes(chunkBytes) });
+  const registry = new HandlerRegistry({
+    threads,
+    maxPayloadBytes: largestBlockBytes(chunkBytes),
+    loadTimeoutMs: LOAD_TIMEOUT_MS,
+  });
   const hideProgress = showProgress(progress, sum(blocks, lengthOf));
   try {
     await registry.loadFrom('compress', fast);
