@@ -3,7 +3,7 @@
 import type { ExecutionContext } from 'ava';
 import { eventually } from './polling.js';
 
-const DEADLINE_MS = 20_000;
+const DEADLINE_MS = 60_000;
 
 /** One request to the fixture `gate`: it says when it runs, and runs until it is opened. */
 export class Gate {
