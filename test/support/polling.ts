@@ -40,7 +40,15 @@ export async function turns(count: number): Promise<void> {
   for (let turn = 0; turn < count; turn++) await new Promise(setImmediate);
 }
 
-/** Blocks this thread, event loop and all. */
+/** Blocks this thread, event loop and all, until `condition` holds; fails if it never does. */
+export function blockUntil(condition: () => boolean): void {
+  const endMs = performance.now() + DEADLINE_MS;
+  while (!condition()) {
+    if (performance.now() > endMs) throw new Error(`never came true: ${condition}`);
+  }
+}
+
+/** Blocks this thread, event loop and all, for so long. */
 export function blockMainThread(ms: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 }
