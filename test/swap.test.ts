@@ -6,9 +6,10 @@ import type { DrainReport, HandlerRegistry, LoadedHandler } from '../src/index.j
 import { copiesIn } from './support/files.js';
 import { type Gate, gate } from './support/gate.js';
 import { outcome, rejection } from './support/outcomes.js';
-import { eventually, isSettled } from './support/polling.js';
+import { eventually, isSettled, turns } from './support/polling.js';
 import { mappedIn, onLinux, UNLOADED } from './support/process.js';
 import { openRegistry } from './support/registry.js';
+import { captureWarnings } from './support/warnings.js';
 
 /** Longer than any test takes. */
 const NEVER_MS = 600_000;
@@ -379,6 +380,7 @@ test('frequent sweeps disturb nothing', async (t) => {
 });
 
 test('`drained` never rejects, also when its listeners throw and nobody waits', async (t) => {
+  const { warnings } = captureWarnings(t, ({ name }) => name === 'ListenerWarning');
   const { registry } = await openRegistry(t, { cancelGraceMs: 1 });
   for (const event of ['draining', 'drained', 'retired'] as const) {
     registry.on(event, () => {
@@ -394,4 +396,16 @@ test('`drained` never rejects, also when its listeners throw and nobody waits', 
   }
   t.is(reports.length, 4);
   for (const report of await Promise.all(reports)) t.is(report.endpoint, 'x');
+  const versions = registry.get('x')?.version ?? 0;
+  await eventually(
+    () => registry.drainingCount,
+    (count) => count === 0,
+  );
+  // Warnings are emitted on a later tick.
+  await turns(1);
+  // Of every version but the last, in three listeners.
+  t.is(warnings.length, 3 * (versions - 1));
+  for (const { message } of warnings) {
+    t.regex(message, /^a listener for '(draining|drained|retired)' threw: .*a listener for \1/);
+  }
 });

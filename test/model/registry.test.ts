@@ -163,6 +163,9 @@ test('any sequence of operations', async (t) => {
         cancelGraceMs: 60_000,
         defaultTimeoutMs: Number.POSITIVE_INFINITY,
         drainTimeoutMs: 3_600_000,
+        // A busy machine may take longer than users would wait.
+        loadTimeoutMs: 60_000,
+        closeTimeoutMs: 60_000,
       });
       const world = new World(registry, cacheDir);
       try {
