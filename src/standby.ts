@@ -19,9 +19,6 @@ import { reserveOutbox } from './ring/outbox.js';
 import { RingProducer } from './ring/producer.js';
 import { closePipes, type StartedChild } from './start-child.js';
 
-/** How long after the last one the next lane is started: what starting takes should not be noticed. */
-const PACE_MS = 1000;
-
 /** A lane without a library. Its first message must be a `LaneOrder`. */
 export interface StartedLane {
   readonly port: MessagePort;
@@ -62,6 +59,9 @@ function shapeFor(options: ResolvedEndpointOptions) {
 }
 
 export class Standby {
+  /** How long after the last one the next lane is started: what starting takes should not be noticed. Tests shorten it. */
+  static paceMs = 1000;
+
   readonly ring: RingProducer;
   /** For lanes that are processes; null if they are threads. */
   readonly cancelFlags: CancelFlags | null;
@@ -132,7 +132,7 @@ export class Standby {
       const start = this.#missing();
       if (start === null) return;
       // The signal's end of the wait is how this ends, not a failure.
-      await delay(PACE_MS, undefined, { ref: false, signal }).catch(() => undefined);
+      await delay(Standby.paceMs, undefined, { ref: false, signal }).catch(() => undefined);
       if (signal.aborted) return;
       try {
         await start();

@@ -3,16 +3,28 @@
 import * as childProcess from 'node:child_process';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
-import { setTimeout as pause } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type { Worker } from 'node:worker_threads';
 import test, { type ExecutionContext } from 'ava';
 import { childProcesses } from '../bench/harness/process-state.js';
 import { fixture } from '../fixtures/paths.js';
 import type { HandlerRegistry, RegistryOptions } from '../src/index.js';
+import { LANE, laneAt, WAIT } from '../src/ring/layout.js';
+import { RingProducer } from '../src/ring/producer.js';
+import { Standby } from '../src/standby.js';
+import { scratch } from './support/files.js';
 import { failure } from './support/outcomes.js';
 import { eventually } from './support/polling.js';
+import { UNLOADED } from './support/process.js';
 import { activeStats, openRegistry } from './support/registry.js';
+import { captureWarnings } from './support/warnings.js';
+
+const { paceMs } = Standby;
+
+// Waiting for it would be most of what these tests do.
+test.beforeEach(() => {
+  Standby.paceMs = 20;
+});
 
 /** Threads that were started since and have not ended. Tests that look at them run one at a time. */
 function watchThreads(t: ExecutionContext): { started: Worker[]; alive: Set<Worker> } {
@@ -27,6 +39,55 @@ function watchThreads(t: ExecutionContext): { started: Worker[]; alive: Set<Work
   t.teardown(() => process.off('worker', onWorker));
   return { started, alive };
 }
+
+/** The lanes that have been started since, by the ring and the index of each, oldest first. */
+function watchLanes(t: ExecutionContext): { ring: RingProducer; index: number }[] {
+  const lanes: { ring: RingProducer; index: number }[] = [];
+  const { prepareLane } = RingProducer.prototype;
+  RingProducer.prototype.prepareLane = function (index) {
+    lanes.push({ ring: this, index });
+    prepareLane.call(this, index);
+  };
+  t.teardown(() => {
+    RingProducer.prototype.prepareLane = prepareLane;
+  });
+  return lanes;
+}
+
+/** What has been made for versions since, be it taken or not, and not destroyed. */
+function watchStandbys(t: ExecutionContext): Set<Standby> {
+  const left = new Set<Standby>();
+  const { create } = Standby;
+  const { destroy } = Standby.prototype;
+  Standby.create = async (options) => {
+    const standby = await create(options);
+    left.add(standby);
+    return standby;
+  };
+  Standby.prototype.destroy = async function () {
+    await destroy.call(this);
+    left.delete(this);
+  };
+  t.teardown(() => {
+    Standby.create = create;
+    Standby.prototype.destroy = destroy;
+  });
+  return left;
+}
+
+/** Resolves in the tick in which the next thread is started. */
+async function nextThread(): Promise<void> {
+  // What is made ahead does not keep a process alive.
+  const alive = setInterval(() => undefined, 1000);
+  try {
+    await once(process, 'worker', { signal: AbortSignal.timeout(60_000) });
+  } finally {
+    clearInterval(alive);
+  }
+}
+
+const notReadyWarnings = (t: ExecutionContext) =>
+  captureWarnings(t, ({ message }) => message.startsWith('not everything is ready'));
 
 const execFile = promisify(childProcess.execFile);
 
@@ -63,7 +124,7 @@ test.serial('a swap starts no thread, and the next one finds some again', async 
     t.deepEqual(threads.started, before);
     t.is(waiting(registry), 0);
     t.is(await answer(registry), 'still here');
-    t.is((await drained)?.library, 'unloaded');
+    t.is((await drained)?.library, UNLOADED);
     t.is(activeStats(registry, 'it').lanes.serving, 2);
   }
   await registry.close();
@@ -82,10 +143,12 @@ test.serial('it is off unless asked for', async (t) => {
 });
 
 test.serial('a swap while the lanes are being started takes those that are there', async (t) => {
+  Standby.paceMs = paceMs;
   const { registry } = await open(t);
   const threads = watchThreads(t);
   await registry.loadFrom('it', fixture('echo'));
-  await filled(registry, 1);
+  await nextThread();
+  t.is(waiting(registry), 1);
 
   await registry.swapGraceful('it', fixture('echo'));
 
@@ -104,7 +167,8 @@ test.serial('unload and close end what waits', async (t) => {
   t.is(threads.alive.size, 0);
 
   await registry.loadFrom('it', fixture('echo'));
-  await filled(registry, 1);
+  await nextThread();
+  t.is(waiting(registry), 1);
   await registry.close();
   t.is(threads.alive.size, 0);
 });
@@ -160,15 +224,23 @@ test.serial(
 );
 
 test.serial('a thread that dies while it waits costs nothing but a warning', async (t) => {
+  const { first } = notReadyWarnings(t);
   const { registry } = await open(t);
   const threads = watchThreads(t);
+  const lanes = watchLanes(t);
   await registry.loadFrom('it', fixture('echo'));
   await filled(registry);
-  const warned = once(process, 'warning');
+  // A thread that is terminated while it still loads koffi would take this process with it.
+  const { ring, index } = lanes[2] as (typeof lanes)[number];
+  await eventually(
+    () => Atomics.load(ring.words, laneAt(ring.layout, index) + LANE.WAIT),
+    (wait) => wait === WAIT.ASLEEP,
+    'the lane waits for its order',
+  );
 
   await threads.started[2]?.terminate();
 
-  t.regex(String(await warned), /not everything is ready for the next version \(worker exited/);
+  t.regex((await first()).message, /for the next version \(worker exited/);
   t.is(waiting(registry), 1);
   await registry.swapGraceful('it', fixture('echo'));
   t.is(threads.started.length, 5);
@@ -229,77 +301,91 @@ aloneOnLinux('a self-test that cannot be sent leaves the process for the next sw
 });
 
 aloneOnLinux('a process that dies while it waits costs nothing but a warning', async (t) => {
+  const { first } = notReadyWarnings(t);
   const { registry } = await open(t);
   await registry.loadFrom('it', fixture('echo'));
   await filled(registry);
-  const warned = once(process, 'warning');
   const [pid] = childProcesses();
+  t.truthy(pid);
 
-  process.kill(pid ?? 0, 'SIGKILL');
+  process.kill(pid as number, 'SIGKILL');
 
-  t.regex(String(await warned), /not everything is ready .*SIGKILL/);
+  t.regex((await first()).message, /SIGKILL/);
   await registry.swapGraceful('it', fixture('echo'));
   t.truthy(registry.get('it')?.preflight);
   t.is(await answer(registry), 'still here');
 });
 
 aloneOnLinux('one that has died without notice does not refuse a library', async (t) => {
+  const { warnings } = notReadyWarnings(t);
   const { registry } = await open(t);
   await registry.loadFrom('it', fixture('echo'));
   await filled(registry);
-  const [pid = 0] = childProcesses();
+  const [pid] = childProcesses();
+  t.truthy(pid);
 
-  // The library is copied before the process is needed, and this thread hears of its death when it has nothing else to do.
-  registry.on('loading', () => {
-    process.kill(pid, 'SIGKILL');
+  // In the very tick in which the process is taken: this thread hears of its death only when it has nothing else to do.
+  const request = {
+    toJSON() {
+      process.kill(pid as number, 'SIGKILL');
+      return 'hello';
+    },
+  };
+  await registry.swapGraceful('it', fixture('echo'), undefined, {
+    preflight: { selfTest: { request } },
   });
-  await registry.swapGraceful('it', fixture('echo'));
 
+  t.deepEqual(warnings, [], 'it was taken');
   t.truthy(registry.get('it')?.preflight);
   t.is(await answer(registry), 'still here');
 });
 
 aloneOnLinux('a process that was started elsewhere is not used', async (t) => {
   // Threads cannot change the working directory, and tests may run in one.
+  const options = {
+    threads: 1,
+    standby: true,
+    cacheDir: await scratch(t),
+    loadTimeoutMs: 60_000,
+  };
   const source = `
     import { HandlerRegistry } from ${JSON.stringify(new URL('../src/index.js', import.meta.url).href)};
     import { childProcesses } from ${JSON.stringify(new URL('../bench/harness/process-state.js', import.meta.url).href)};
-    const registry = new HandlerRegistry({ threads: 1, standby: true });
-    const ready = async () => {
-      while (registry.stats().endpoints[0].standbyLanes < 1) await new Promise((resolve) => setTimeout(resolve, 10));
-      return childProcesses();
-    };
+    const registry = new HandlerRegistry(${JSON.stringify(options)});
     await registry.loadFrom('it', ${JSON.stringify(fixture('echo'))});
-    const seen = new Set(await ready());
+    while (registry.stats().endpoints[0].standbyLanes < 1) await new Promise((resolve) => setTimeout(resolve, 10));
+    const [pid, ...more] = childProcesses();
+    // It could not try anything now.
+    process.kill(pid, 'SIGSTOP');
     process.chdir('/');
-    setInterval(() => childProcesses().forEach((pid) => seen.add(pid)), 2).unref();
     await registry.swapGraceful('it', ${JSON.stringify(fixture('echo'))});
-    console.log(seen.size);
+    console.log(more.length, registry.get('it').preflight.unloads);
     await registry.close();
   `;
   const { stdout } = await execFile(process.execPath, ['--input-type=module', '-e', source]);
-  t.is(stdout, '2\n');
+  t.is(stdout, '0 true\n');
 });
 
 aloneOnLinux('closing while a standby is made leaves nothing', async (t) => {
   for (const isolation of ['thread', 'process'] as const) {
     const { registry } = await open(t, { isolation });
     const threads = watchThreads(t);
+    const standbys = watchStandbys(t);
     await registry.loadFrom('it', fixture('echo'));
+    t.true(standbys.size > 0);
     await registry.close();
-    // One that was made all the same would start its process a second later.
-    const { length } = threads.started;
-    await pause(1500);
-    t.is(threads.started.length, length);
+    // One that was made all the same would start its process later.
+    t.is(standbys.size, 0);
     t.is(threads.alive.size, 0);
     t.deepEqual(childProcesses(), []);
   }
 });
 
 aloneOnLinux('a process that waits ends with its host, however that ends', async (t) => {
+  const options = { threads: 1, cacheDir: await scratch(t), loadTimeoutMs: 60_000 };
   const source = `
     import { HandlerRegistry } from ${JSON.stringify(new URL('../src/index.js', import.meta.url).href)};
-    const registry = new HandlerRegistry({ threads: 1 });
+    const registry = new HandlerRegistry(${JSON.stringify(options)});
     await registry.loadFrom('it', ${JSON.stringify(fixture('echo'))}, { standby: true });
     setInterval(() => {
       if (registry.stats().endpoints[0].standbyLanes === 1) console.log('ready');
@@ -308,6 +394,7 @@ aloneOnLinux('a process that waits ends with its host, however that ends', async
   const host = childProcess.spawn(process.execPath, ['--input-type=module', '-e', source], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
+  t.teardown(() => host.kill('SIGKILL'));
   const exited = once(host, 'exit');
   await once(host.stdout, 'data');
   const [pid] = childProcesses(host.pid);
@@ -336,7 +423,7 @@ test.serial(
 
     t.is(threads.started.length, length);
     t.is(await answer(registry), 'still here');
-    t.is((await drained)?.library, 'unloaded');
+    t.is((await drained)?.library, UNLOADED);
     t.is(activeStats(registry, 'it').processIds.length, 2);
   },
 );
