@@ -104,8 +104,8 @@ interface Move {
   readonly thread: number;
   /** Which of several outcomes; -1 for its death. */
   readonly choice: number;
-  /** The state that it leads to, once that is known. */
-  next?: Uint16Array;
+  /** Whether the state that it leads to has been worked out already, where the next frame's is. */
+  workedOut?: boolean;
 }
 
 interface Frame {
@@ -186,6 +186,8 @@ class Search {
   readonly #byKey: Map<string, Position>[];
   readonly #seen = new StateSet();
   readonly #path: Frame[] = [];
+  /** The states of the path, used again and again: to allocate one for each step takes longer than all the rest. */
+  readonly #rows: Uint16Array[] = [];
   /** Where memory begins in a state: after the positions, who sleeps, and how many may still die. */
   readonly #memoryAt: number;
   #words: number;
@@ -207,7 +209,7 @@ class Search {
     for (const address of memory.keys()) machine.wordAt(address);
     const start = threads.map((thread, index) => this.#positionOf(index, thread.initial, []).id);
     this.#words = machine.size;
-    const state = new Uint16Array(this.#memoryAt + this.#words);
+    const state = this.#row(0);
     state.set(start);
     state[this.#count + 1] = deaths;
     for (const [address, value] of memory) {
@@ -232,7 +234,8 @@ class Search {
       }
       frame.done += 1;
       if (this.#notes(frame.state, move)) return null;
-      const next = move.next ?? this.#after(frame.state, move);
+      const next = this.#row(this.#path.length);
+      if (move.workedOut !== true) this.#after(frame.state, move, next);
       // A word that was not known when the search began has no place in its states.
       if (machine.size > this.#words) return null;
       steps += 1;
@@ -240,6 +243,16 @@ class Search {
       if (this.#seen.size > MOST_STATES) this.#fail('there are too many states');
       enter(next);
     }
+  }
+
+  /** The state of the path at this depth. */
+  #row(depth: number): Uint16Array {
+    let row = this.#rows[depth];
+    if (row === undefined) {
+      row = new Uint16Array(this.#memoryAt + this.#words);
+      this.#rows[depth] = row;
+    }
+    return row;
   }
 
   // ---- Threads ---------------------------------------------------------------------------------
@@ -326,7 +339,11 @@ class Search {
       const mayDie = this.#at(state, thread).mortal && (state[this.#count + 1] as number) > 0;
       const deaths = mayDie ? [{ thread, choice: DEATH }] : [];
       const only = moves.length > 0 && this.#isPrivate(state, thread);
-      if (only && moves.every((move) => this.#isNew(state, move))) return [...moves, ...deaths];
+      if (only && moves.every((move) => this.#isNew(state, move))) {
+        const [first] = moves;
+        if (first !== undefined && moves.length === 1) first.workedOut = true;
+        return [...moves, ...deaths];
+      }
       all.push(...moves, ...deaths);
     }
     if (all.length === 0) this.#check(() => atEnd(view));
@@ -352,8 +369,9 @@ class Search {
     }
   }
 
-  #after(before: Uint16Array, { thread, choice }: Move): Uint16Array {
-    const state = before.slice();
+  /** Works out the state that a move leads to. */
+  #after(before: Uint16Array, { thread, choice }: Move, state: Uint16Array): void {
+    state.set(before);
     const position = this.#at(state, thread);
     const operation = position.operation as Operation;
     const set = (word: number, value: number) => {
@@ -368,17 +386,17 @@ class Search {
       state[this.#count] = (state[this.#count] as number) & ~(1 << thread);
       state[this.#count + 1] = (state[this.#count + 1] as number) - 1;
       if (deathAt !== undefined) set(this.#machine.wordAt(deathAt), 1);
-      return state;
+      return;
     }
     switch (operation.kind) {
       case 'choose':
         advance(thread, choice);
-        return state;
+        return;
       case 'receive': {
         const source = operation.sources?.[choice] as number;
         set(source, this.#valueAt(state, source) - 1);
         advance(thread, choice);
-        return state;
+        return;
       }
       case 'spawn':
         state[operation.value] = this.#positionOf(
@@ -387,7 +405,7 @@ class Search {
           [],
         ).id;
         advance(thread, 0);
-        return state;
+        return;
       case 'notify': {
         let woken = 0;
         for (let other = 0; other < this.#count; other++) {
@@ -398,26 +416,28 @@ class Search {
           woken += 1;
         }
         advance(thread, woken);
-        return state;
+        return;
       }
       default: {
         const value = this.#valueAt(state, operation.at);
         const result = resultOf(operation, value);
         if (operation.kind === 'wait' && result === WAIT_OK) {
           state[this.#count] = (state[this.#count] as number) | (1 << thread);
-          return state;
+          return;
         }
         const after = valueAfter(operation, value);
         if (after !== undefined) set(operation.at, after);
         advance(thread, result);
-        return state;
+        return;
       }
     }
   }
 
   #isNew(state: Uint16Array, move: Move): boolean {
-    move.next = this.#after(state, move);
-    return !this.#seen.has(move.next);
+    // It is about to be the last of the path, so that its row is the next one's.
+    const next = this.#row(this.#path.length + 1);
+    this.#after(state, move, next);
+    return !this.#seen.has(next);
   }
 
   // ---- Who shares what -----------------------------------------------------------------------------
