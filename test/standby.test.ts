@@ -13,6 +13,7 @@ import { LANE, laneAt, WAIT } from '../src/ring/layout.js';
 import { RingProducer } from '../src/ring/producer.js';
 import { Standby } from '../src/standby.js';
 import { scratch } from './support/files.js';
+import { needs } from './support/needs.js';
 import { failure } from './support/outcomes.js';
 import { eventually } from './support/polling.js';
 import { UNLOADED } from './support/process.js';
@@ -91,7 +92,7 @@ const notReadyWarnings = (t: ExecutionContext) =>
 
 const execFile = promisify(childProcess.execFile);
 
-const aloneOnLinux = process.platform === 'linux' ? test.serial : test.serial.skip;
+const aloneOnLinux = needs('Linux', process.platform === 'linux', test.serial);
 
 const open = (t: ExecutionContext, options: RegistryOptions = {}) =>
   openRegistry(t, { standby: true, threads: 2, ...options });

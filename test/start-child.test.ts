@@ -5,12 +5,13 @@ import { readFile } from 'node:fs/promises';
 import { text } from 'node:stream/consumers';
 import test from 'ava';
 import { type StartedChild, startChild } from '../src/start-child.js';
+import { needs } from './support/needs.js';
 import { rejection } from './support/outcomes.js';
 import { eventually } from './support/polling.js';
 import { descriptorCount, onLinux } from './support/process.js';
 
 /** Counts what the whole process has open, so it runs while no other test does. */
-const countingOnLinux = process.platform === 'linux' ? test.serial : test.serial.skip;
+const countingOnLinux = needs('Linux', process.platform === 'linux', test.serial);
 
 function startScript(script: string, env: Record<string, string> = {}): Promise<StartedChild> {
   return startChild({ file: process.execPath, args: ['-e', script], env });

@@ -9,6 +9,7 @@ import test from 'ava';
 import { fixture } from '../fixtures/paths.js';
 import type { DrainReport, HandlerRegistry } from '../src/index.js';
 import { copiesIn, copyOf, scratch } from './support/files.js';
+import { needs } from './support/needs.js';
 import { eventually } from './support/polling.js';
 import { descriptorCount, mappedIn, threadCount } from './support/process.js';
 import { openRegistry } from './support/registry.js';
@@ -18,7 +19,7 @@ const OUTSTANDING = 32;
 const WARM_UP_SWAPS = 3;
 
 /** They count what the whole process holds, so each runs while the other does not. */
-const aloneOnLinux = process.platform === 'linux' ? test.serial : test.serial.skip;
+const aloneOnLinux = needs('Linux', process.platform === 'linux', test.serial);
 
 /** Odd versions are built from A, even ones from B. */
 function tagOf(version: number): 'A' | 'B' {
