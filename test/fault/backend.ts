@@ -21,9 +21,10 @@ interface Answer {
 }
 
 const FOREVER = Number.POSITIVE_INFINITY;
-const PATIENCE_MS = 60_000;
-/** A stuck thread has no use for more; a process that is killed at the end of it needs a moment. */
-const CLOSE_MS = { thread: 400, process: 6000 };
+export const PATIENCE_MS = 60_000;
+/** A hang is waited for until this many good loads would have been done: a busy machine slows both. */
+const GOOD_LOADS = 10;
+const LEAST_HANG_MS = 2000;
 
 export function tell(line: Line): void {
   let rest = Buffer.from(`${JSON.stringify(line)}\n`);
@@ -42,13 +43,14 @@ export function given<T>(): T {
   return JSON.parse(process.argv[2] ?? '{}') as T;
 }
 
-/** A registry with one lane a version, which finds stuck calls soon. */
+/** A registry with one lane a version, which finds stuck calls soon. Requests time out only where a program says so. */
 export function open(options: RegistryOptions): HandlerRegistry {
   return new HandlerRegistry({
     threads: 1,
     cancelGraceMs: 50,
     cleanupIntervalMs: 0,
     loadTimeoutMs: PATIENCE_MS,
+    defaultTimeoutMs: FOREVER,
     ...options,
   });
 }
@@ -71,10 +73,39 @@ export async function say(what: string, operation: Promise<unknown>): Promise<Fi
   return fields;
 }
 
-/** Waits until a native call runs. */
+function isRunning(registry: HandlerRegistry): boolean {
+  const versions = registry.stats().endpoints.flatMap((endpoint) => endpoint.versions);
+  return versions.some(({ running }) => running > 0);
+}
+
+/** Waits until a native call runs. It must not end by itself, or this may come too late to see it. */
 export async function untilRunning(registry: HandlerRegistry): Promise<void> {
-  const versions = () => registry.stats().endpoints.flatMap((endpoint) => endpoint.versions);
-  while (!versions().some(({ running }) => running > 0)) await new Promise(setImmediate);
+  while (!isRunning(registry)) await new Promise(setImmediate);
+}
+
+/**
+ * A request that is given up while its call runs. Blocks this thread until the call has begun: on a busy machine the deadline might
+ * otherwise pass while the request is still queued, and then there would be no call.
+ */
+export function askBriefly(
+  registry: HandlerRegistry,
+  id: string,
+  request: string,
+  timeoutMs: number,
+): Promise<Fields> {
+  const answer = ask('bad', registry.executeWithTimeout(id, {}, request, timeoutMs));
+  const endMs = performance.now() + PATIENCE_MS;
+  while (!isRunning(registry)) {
+    if (performance.now() > endMs) throw new Error(`the call '${request}' has not begun`);
+  }
+  return answer;
+}
+
+/** Does a good load, and tells how long to wait for one that hangs, so that it has come to the hang by then. */
+export async function hangTimeoutMs(goodLoad: () => Promise<unknown>): Promise<number> {
+  const beginMs = performance.now();
+  await goodLoad();
+  return Math.max(LEAST_HANG_MS, GOOD_LOADS * (performance.now() - beginMs));
 }
 
 /** Waits until a request to `id` is answered with success, and tells how long that took from now. */
@@ -109,15 +140,29 @@ export async function askUntil(
   } while (!over);
 }
 
+/** How a program closes its registry. */
+export interface Closing {
+  /** Absent if nothing has to be left behind: then it takes as long as it takes. */
+  closeMs?: number;
+  /** Whether all that can be unloaded is unloaded before, however long that takes: a short close then leaves nothing else behind. */
+  unloadFirst?: boolean;
+}
+
 /** Closes the registry, tells what that left behind, and ends the process, stuck calls or not. */
 export async function finish(
   registry: HandlerRegistry,
-  { isolation = 'thread' }: RegistryOptions,
+  { closeMs, unloadFirst = false }: Closing,
 ): Promise<never> {
-  const { dropped, leftBehind } = await registry.close({ timeoutMs: CLOSE_MS[isolation] });
+  if (unloadFirst) await Promise.all(registry.list().map(({ id }) => registry.unload(id)));
+  await close(registry, closeMs);
+  return exitProcess(0);
+}
+
+/** Closes the registry, and tells what that left behind. */
+export async function close(registry: HandlerRegistry, timeoutMs = PATIENCE_MS): Promise<void> {
+  const { dropped, leftBehind } = await registry.close({ timeoutMs });
   tell({ type: 'said', what: 'close', fields: { dropped, leftBehind: leftBehind.length } });
   tell({ type: 'done' });
-  return exitProcess(0);
 }
 
 /** What a program can tell of an error: its class, and its fields that are plain values. */

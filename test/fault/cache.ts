@@ -6,12 +6,14 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { fixture } from '../../fixtures/paths.js';
 import type { RegistryOptions } from '../../src/index.js';
-import { askUntil, finish, given, open, say, tell } from './backend.js';
+import { askUntil, type Closing, finish, given, open, say, tell } from './backend.js';
 
-const { deed, options } = given<{
-  deed: 'delete' | 'fill' | 'read-only';
-  options: RegistryOptions & { cacheDir: string };
-}>();
+const { deed, options, ...closing } = given<
+  {
+    deed: 'delete' | 'fill' | 'read-only';
+    options: RegistryOptions & { cacheDir: string };
+  } & Closing
+>();
 const { cacheDir } = options;
 const run = promisify(execFile);
 const filler = join(cacheDir, 'filler');
@@ -43,4 +45,4 @@ await deeds[deed].mend();
 const beginMs = performance.now();
 await registry.swapGraceful('x', fixture('version_b'));
 tell({ type: 'recovered', ms: performance.now() - beginMs });
-await finish(registry, options);
+await finish(registry, closing);

@@ -1,16 +1,22 @@
 /** The process ends while a version is in a certain state. */
 
+import { writeFileSync } from 'node:fs';
 import { fixture } from '../../fixtures/paths.js';
-import type { RegistryOptions } from '../../src/index.js';
-import { ask, finish, given, open, say, tell, untilRunning } from './backend.js';
+import { exitProcess, type RegistryOptions } from '../../src/index.js';
+import { ask, close, given, open, say, tell, untilRunning } from './backend.js';
 
 type State = 'loading' | 'idle' | 'running' | 'endless' | 'draining' | 'drained';
 
-const { state, end, options } = given<{
+const { state, end, path, closeMs, options } = given<{
   state: State;
   end: 'close' | 'exit' | 'SIGTERM' | 'SIGKILL';
+  path: string;
+  closeMs?: number;
   options: RegistryOptions;
 }>();
+const gate = `${path}.gate`;
+/** Lets the call that is running come to its end. */
+const openGate = () => writeFileSync(`${gate}.open`, '');
 const registry = open(options);
 const FOREVER = Number.POSITIVE_INFINITY;
 
@@ -23,8 +29,8 @@ const reach: Record<State, () => Promise<unknown>> = {
   },
   idle: () => registry.loadFrom('x', fixture('version_a')),
   running: async () => {
-    await registry.loadFrom('x', fixture('sleep'));
-    void ask('running', registry.execute('x', {}, '250'));
+    await registry.loadFrom('x', fixture('own_process'));
+    void ask('running', registry.execute('x', {}, `wait ${gate}`));
     await untilRunning(registry);
   },
   endless: async () => {
@@ -46,9 +52,15 @@ const reach: Record<State, () => Promise<unknown>> = {
 };
 
 await reach[state]();
-process.on('exit', () => tell({ type: 'said', what: 'exit', fields: {} }));
+process.on('exit', () => {
+  tell({ type: 'said', what: 'exit', fields: {} });
+  openGate();
+});
 if (end === 'close') {
-  await finish(registry, options);
+  const closed = close(registry, closeMs);
+  openGate();
+  await closed;
+  await exitProcess(0);
 } else if (end === 'exit') {
   process.exit(5);
 } else {

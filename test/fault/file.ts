@@ -1,15 +1,18 @@
-/** Somebody changes a library's file while it is loaded. */
+/** Somebody changes a library's file while it is loaded and runs. */
 
 import { copyFile, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { fixture } from '../../fixtures/paths.js';
 import type { RegistryOptions } from '../../src/index.js';
-import { ask, finish, given, open, recover, say, untilRunning } from './backend.js';
+import { ask, type Closing, finish, given, open, recover, say, untilRunning } from './backend.js';
 
-const { deed, path, options } = given<{
-  deed: 'delete' | 'rename' | 'overwrite' | 'truncate';
-  path: string;
-  options: RegistryOptions;
-}>();
+const { deed, path, options, ...closing } = given<
+  {
+    deed: 'delete' | 'rename' | 'overwrite' | 'truncate';
+    path: string;
+    options: RegistryOptions;
+  } & Closing
+>();
+const gate = `${path}.gate`;
 
 const deeds: Record<typeof deed, () => Promise<void>> = {
   delete: () => rm(path),
@@ -22,13 +25,14 @@ const deeds: Record<typeof deed, () => Promise<void>> = {
 };
 
 const registry = open(options);
-await copyFile(fixture('sleep'), path);
+await copyFile(fixture('own_process'), path);
 await registry.loadFrom('x', path);
-const running = ask('running', registry.execute('x', {}, '100'));
+const running = ask('running', registry.execute('x', {}, `wait ${gate}`));
 await untilRunning(registry);
 await deeds[deed]();
+await writeFile(`${gate}.open`, '');
 await running;
-await ask('meanwhile', registry.execute('x', {}, '0'));
+await ask('meanwhile', registry.execute('x', {}, 'good'));
 const swapped = registry.swapGraceful('x', path);
 await say(
   'swap',
@@ -38,4 +42,4 @@ await rm(path, { force: true });
 await copyFile(fixture('version_b'), path);
 await registry.swapGraceful('x', path);
 await recover(registry, 'x');
-await finish(registry, options);
+await finish(registry, closing);

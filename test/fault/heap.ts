@@ -6,9 +6,19 @@
 import { writeFile } from 'node:fs/promises';
 import { fixture } from '../../fixtures/paths.js';
 import type { LoadOptions, RegistryOptions } from '../../src/index.js';
-import { ask, finish, given, open, recover, say, tell, untilRunning } from './backend.js';
+import {
+  ask,
+  type Closing,
+  finish,
+  given,
+  open,
+  recover,
+  say,
+  tell,
+  untilRunning,
+} from './backend.js';
 
-const { path, options } = given<{ path: string; options: RegistryOptions }>();
+const { path, options, ...closing } = given<{ path: string; options: RegistryOptions } & Closing>();
 /** More than fit into the heap below, at some 300 bytes each. */
 const BUFFERS = 30_000;
 const LOAD: LoadOptions = {
@@ -58,4 +68,4 @@ await recover(registry, 'x');
 // What is left of them takes its time, with so much to tell each lane; closing has little of it.
 await Promise.all([drained, registry.unload('other')]);
 await say('unload', registry.unload('x', { drainTimeoutMs: 0 }));
-await finish(registry, options);
+await finish(registry, closing);

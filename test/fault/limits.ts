@@ -4,12 +4,21 @@ import { closeSync, openSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { fixture } from '../../fixtures/paths.js';
 import type { RegistryOptions } from '../../src/index.js';
-import { ask, askUntil, finish, given, open, recover, say } from './backend.js';
+import {
+  ask,
+  askBriefly,
+  askUntil,
+  type Closing,
+  finish,
+  given,
+  open,
+  recover,
+  say,
+} from './backend.js';
 
-const { limit, options } = given<{
-  limit: 'descriptors' | 'threads';
-  options: RegistryOptions;
-}>();
+const { limit, options, ...closing } = given<
+  { limit: 'descriptors' | 'threads'; options: RegistryOptions } & Closing
+>();
 
 /** Takes all there are; the result gives them back. */
 const takeAll: Record<typeof limit, () => Promise<() => Promise<void>>> = {
@@ -55,7 +64,7 @@ await askUntil(registry, 'x', swap);
 await said;
 // A lane is stuck. Another can take its place only where what the stuck one held comes back, as it does from a process.
 const exited = new Promise((resolve) => registry.once('laneExited', resolve));
-await ask('bad', registry.executeWithTimeout('x', {}, 'do sleep', 100));
+await askBriefly(registry, 'x', 'do sleep', 100);
 const behind = ask('behind', registry.execute('x', {}, 'good'));
 await Promise.race([exited, behind]);
 await giveBack();
@@ -65,4 +74,4 @@ await say(
   'later swap',
   registry.swapGraceful('x', fixture('version_b')).then(() => undefined),
 );
-await finish(registry, options);
+await finish(registry, closing);

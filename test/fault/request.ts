@@ -2,21 +2,37 @@
 
 import { fixture } from '../../fixtures/paths.js';
 import type { RegistryOptions } from '../../src/index.js';
-import { ask, finish, given, open, recover, say, tell } from './backend.js';
+import {
+  ask,
+  askBriefly,
+  type Closing,
+  finish,
+  given,
+  open,
+  recover,
+  say,
+  tell,
+} from './backend.js';
 
-const { library, request, timeoutMs, options } = given<{
-  library: string;
-  request: string;
-  timeoutMs: number;
-  options: RegistryOptions;
-}>();
+const { library, request, timeoutMs, options, ...closing } = given<
+  {
+    library: string;
+    request: string;
+    /** Absent if it has to end by itself. */
+    timeoutMs?: number;
+    options: RegistryOptions;
+  } & Closing
+>();
 const registry = open(options);
 await registry.loadFrom('x', fixture(library));
 await registry.loadFrom('other', fixture('echo'));
 registry.once('laneStuck', ({ replaced, killed }) =>
   tell({ type: 'said', what: 'laneStuck', fields: { replaced, killed } }),
 );
-const bad = ask('bad', registry.executeWithTimeout('x', {}, request, timeoutMs));
+const bad =
+  timeoutMs === undefined
+    ? ask('bad', registry.execute('x', {}, request))
+    : askBriefly(registry, 'x', request, timeoutMs);
 const others = [
   ...['1', '2', '3', '4'].map((text) => ask('behind', registry.execute('x', {}, text))),
   ...['5', '6'].map((text) => ask('elsewhere', registry.execute('other', {}, text))),
@@ -25,4 +41,4 @@ await bad;
 await recover(registry, 'x');
 await Promise.all(others);
 await say('unload', registry.unload('x', { drainTimeoutMs: 0 }));
-await finish(registry, options);
+await finish(registry, closing);

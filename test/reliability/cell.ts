@@ -5,6 +5,9 @@ import type { Fields } from '../fault/backend.js';
 /** What a cell needs that not every machine has. */
 export type Need = 'linux' | 'rust' | 'namespaces' | 'root';
 
+/** How long closing takes where a call never returns in a thread: in no time would it come to anything else. */
+export const LEAVE_MS = 400;
+
 /** Whether the host lives on; if not, how it ends: by a signal, or with an exit code. Several if it is a matter of chance. */
 export type HostEnd = 'lives' | readonly (NodeJS.Signals | number)[];
 

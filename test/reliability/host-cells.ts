@@ -1,7 +1,7 @@
 /** What happens around the library: its file, the cache directory, limits; and how the host ends. */
 
 import type { Fields } from '../fault/backend.js';
-import type { Cell, Expected, Need } from './cell.js';
+import { type Cell, type Expected, LEAVE_MS, type Need } from './cell.js';
 
 const MODES: readonly [column: string, options: Fields][] = [
   ['in a thread', {}],
@@ -69,7 +69,12 @@ const limits = (limit: string, cell: Pick<Cell, 'row' | 'wrapper' | 'needs'>): C
       limit === 'descriptors' || untried
         ? { code: 'ERR_HANDLER_LOAD_FAILED' }
         : { code: 'ERR_HANDLER_PREFLIGHT', reason: 'not-started' };
-    return { ...one, expected: { ...one.expected, said: { ...one.expected.said, swap } } };
+    const inThread = (one.args['options'] as Fields)['isolation'] !== 'process';
+    return {
+      ...one,
+      args: { ...one.args, ...(inThread ? { closeMs: LEAVE_MS, unloadFirst: true } : {}) },
+      expected: { ...one.expected, said: { ...one.expected.said, swap } },
+    };
   });
 
 /** A lane without room for what it has to remember, and its successors, which are told the same. */
@@ -102,6 +107,9 @@ const STATES = {
   drained: 'drained',
 } as const;
 
+/** Three quarters are for calls that may end by themselves; the rest must do for killing a process, on a busy machine too. */
+const KILL_MS = 12_000;
+
 const dropped = { code: 'ERR_HANDLER_DROPPED', reason: 'close', phase: 'running' };
 
 const CLOSED: Record<keyof typeof STATES, Pick<Expected, 'answers' | 'said'>> = {
@@ -122,7 +130,12 @@ const endings = (table: string, options: Fields): Cell[] =>
       row,
       column,
       program: 'ending',
-      args: { state, end, options },
+      args: {
+        state,
+        end,
+        options,
+        ...(state === 'endless' ? { closeMs: inProcess ? KILL_MS : LEAVE_MS } : {}),
+      },
       needs: inProcess ? ['linux'] : [],
       expected,
     });

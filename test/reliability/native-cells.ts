@@ -1,7 +1,7 @@
 /** What native code does: tried first, in a thread of the host, and in a process of its own. */
 
 import type { Fields } from '../fault/backend.js';
-import type { Cell, Expected, Need } from './cell.js';
+import { type Cell, type Expected, LEAVE_MS, type Need } from './cell.js';
 
 const TABLE = 'native';
 const TRIED = 'tried first';
@@ -11,10 +11,13 @@ const PROCESS = 'in a process, untried';
 const IN_THREAD = { preflight: false };
 const IN_PROCESS = { preflight: false, isolation: 'process' };
 
-/** Long enough for a busy machine to start a child process and come to the hang. */
-const HANG_MS = 4000;
 /** What cannot succeed need not be waited for as long. */
 const BLOCKED_MS = 1000;
+
+/** What is given up has begun by then: see `askBriefly`. */
+const BRIEF_MS = 100;
+/** A lane is stuck for good, and all the rest can go. */
+const LEAVES_ONE = { closeMs: LEAVE_MS, unloadFirst: true };
 
 /** What a fault comes to in each column. */
 interface Outcomes {
@@ -68,7 +71,6 @@ function cells(
 interface BadRequest extends Outcomes {
   library?: string;
   request: string;
-  timeoutMs?: number;
 }
 
 const OTHERS = { behind: 'ok', elsewhere: 'ok' } as const;
@@ -87,6 +89,7 @@ const late = (cpuReclaimed: boolean) => ({
   phase: 'running',
   cpuReclaimed,
 });
+const NOT_LOADED = { code: 'ERR_HANDLER_LOAD_TIMEOUT' };
 const STUCK = lives(
   { bad: late(false), ...OTHERS },
   {
@@ -104,7 +107,6 @@ const HANGS = {
   ),
 };
 const UNNOTICED = {
-  timeoutMs: 20_000,
   tried: {},
   thread: lives({ bad: 'ok', ...OTHERS }, GONE),
   process: lives({ bad: 'ok', ...OTHERS }, GONE),
@@ -150,7 +152,6 @@ const REQUESTS: readonly BadRequest[] = [
   {
     row: 'response from freed memory that is unmapped',
     request: 'dangle unmapped',
-    timeoutMs: 20_000,
     needs: ['linux'],
     tried: preflight('self-test-failed'),
     thread: lives({ bad: NO_MEMORY_THERE, ...OTHERS }, GONE),
@@ -171,19 +172,27 @@ const REQUESTS: readonly BadRequest[] = [
 ];
 
 const requestCells = REQUESTS.flatMap((bad) => {
-  const { library = 'fault', request, timeoutMs = 100 } = bad;
-  const inLane = (options: Fields) => ({
+  const { library = 'fault', request } = bad;
+  const inLane = (options: Fields, expected: Expected) => ({
     program: 'request',
-    args: { library, request, timeoutMs, options },
+    args: {
+      library,
+      request,
+      ...(expected.answers?.['bad'] !== 'ok' && expected.answers?.['bad']?.['phase'] === 'running'
+        ? { timeoutMs: BRIEF_MS }
+        : {}),
+      ...(expected === STUCK ? LEAVES_ONE : {}),
+      options,
+    },
   });
   const load = { preflight: { selfTest: { request } } };
   return cells(bad, {
     tried: {
       program: 'swap-in',
-      args: { library, load: bad.timeoutMs ? load : { ...load, loadTimeoutMs: HANG_MS } },
+      args: { library, load, hangs: bad.tried['code'] === NOT_LOADED.code },
     },
-    thread: inLane(IN_THREAD),
-    process: inLane(IN_PROCESS),
+    thread: inLane(IN_THREAD, bad.thread),
+    process: inLane(IN_PROCESS, bad.process),
   });
 });
 
@@ -193,9 +202,10 @@ interface BadPlace extends Outcomes {
   fault: string;
   /** When it happens. */
   when: 'coming' | 'leaving';
+  /** Whether it holds the dynamic loader's lock for good, if it happens in a thread. */
+  locks?: boolean;
 }
 
-const NOT_LOADED = { code: 'ERR_HANDLER_LOAD_TIMEOUT' };
 const OTHER_LOADED = { 'later load': { id: 'other' } };
 const meanwhile = (said: Expected['said']) => lives({ meanwhile: 'ok' }, said);
 const LEAVES = meanwhile({ drained: { library: 'unloaded' }, close: { leftBehind: 0 } });
@@ -238,31 +248,40 @@ const PLACES: readonly BadPlace[] = [
       'open',
       meanwhile({ load: NOT_LOADED, 'later load': NOT_LOADED }),
     ),
+    locks: true,
     note: 'nothing can be loaded any more: the dynamic loader is locked',
   },
   hang('`handler_init`', 'init', 'init', meanwhile({ load: NOT_LOADED, ...OTHER_LOADED })),
   hang('`handler_shutdown`', 'shutdown', 'shutdown', RESIDENT),
-  hang('a destructor', 'destructor', 'unload', RESIDENT),
+  { ...hang('a destructor', 'destructor', 'unload', RESIDENT), locks: true },
 ];
 
 const placeCells = PLACES.flatMap((bad) => {
   const env = { CHANGEOVER_TEST_FAULT: bad.fault };
   const hangs = bad.fault.startsWith('sleep');
-  const load = { env, ...(hangs ? { loadTimeoutMs: HANG_MS } : {}) };
-  const inLane = (options: Fields, expected: Expected) => {
+  const load = { env };
+  const inLane = (options: Fields, expected: Expected, closing: Fields = {}) => {
     const later = expected.said?.['later load'];
     const laterMs = later === NOT_LOADED ? BLOCKED_MS : 60_000;
+    const args = { library: 'fault', load, hangs, options, ...closing };
     return bad.when === 'coming'
-      ? { program: 'swap-in', args: { library: 'fault', load, laterMs: later && laterMs, options } }
-      : { program: 'swap-out', args: { library: 'fault', load, request: 'ok', options } };
+      ? { program: 'swap-in', args: { ...args, laterMs: later && laterMs } }
+      : { program: 'swap-out', args: { ...args, request: 'ok' } };
   };
   return cells(bad, {
     tried: {
       program: 'swap-in',
-      args: { library: 'fault', load },
+      args: { library: 'fault', load, hangs },
     },
     // Native code in a thread sees the environment of the host.
-    thread: { ...inLane(IN_THREAD, bad.thread), env },
+    thread: {
+      ...inLane(
+        IN_THREAD,
+        bad.thread,
+        hangs ? { ...LEAVES_ONE, unloadFirst: bad.locks !== true } : {},
+      ),
+      env,
+    },
     process: inLane(IN_PROCESS, bad.process),
   });
 });

@@ -18,7 +18,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { fixture } from '../../fixtures/paths.js';
-import { HandlerRegistry } from '../../src/index.js';
+import { LibraryStore } from '../../src/library/store.js';
 import type { Fields, Line } from '../fault/backend.js';
 import { eventually } from '../support/polling.js';
 import type { Cell, Need } from './cell.js';
@@ -117,12 +117,13 @@ async function runIn(scratch: string, cell: Cell): Promise<Result> {
     const hangs = (line: Line) => line.type === 'said' && line.what === cell.killAfter;
     if (lines.some(hangs)) child.kill('SIGKILL');
   });
-  // `exit`, not `close`: what it leaves behind may hold its pipes.
-  const [exitCode, signal] = (await once(child, 'exit')) as [number | null, NodeJS.Signals | null];
-  clearTimeout(timer);
-  await noneLeft(cacheDir);
-  child.stdout.destroy();
-  child.stderr.destroy();
+  const exited = once(child, 'exit').then(async (end) => {
+    clearTimeout(timer);
+    await noneLeft(cacheDir);
+    return end as [number | null, NodeJS.Signals | null];
+  });
+  // At `close` all has been read that it has said, and nothing that it had started holds its pipes.
+  const [[exitCode, signal]] = await Promise.all([exited, once(child, 'close')]);
   return {
     ...read(lines),
     exitCode,
@@ -178,15 +179,11 @@ async function noneLeft(cacheDir: string): Promise<void> {
   await eventually(holders, (count) => count === 0, 'no process has a copy mapped');
 }
 
-/** Another registry uses the cache directory: it sweeps what dead processes of the same user have left. */
+/** Another registry's store uses the cache directory: its first copy sweeps what dead processes of the same user have left. */
 async function copiesAfter(cacheDir: string): Promise<number> {
-  const registry = new HandlerRegistry({
-    cacheDir,
-    threads: 1,
-    preflight: false,
-    loadTimeoutMs: PATIENCE_MS,
-  });
-  await registry.loadFrom('next', fixture('echo'));
-  await registry.close();
+  const store = new LibraryStore({ cacheDir });
+  const copy = await store.copy(fixture('echo'), 'next');
+  await copy.remove();
+  await store.close();
   return (await readdir(cacheDir)).length;
 }
