@@ -25,6 +25,11 @@ export const PATIENCE_MS = 60_000;
 /** A hang is waited for until this many good loads would have been done: a busy machine slows both. */
 const GOOD_LOADS = 10;
 const LEAST_HANG_MS = 2000;
+/**
+ * When a call that never ends is given up. A lane that has nothing else to do has to have begun it by then, however busy the machine is: a
+ * request that is late is refused before its call.
+ */
+export const GIVE_UP_MS = 2000;
 
 export function tell(line: Line): void {
   let rest = Buffer.from(`${JSON.stringify(line)}\n`);
@@ -73,32 +78,10 @@ export async function say(what: string, operation: Promise<unknown>): Promise<Fi
   return fields;
 }
 
-function isRunning(registry: HandlerRegistry): boolean {
-  const versions = registry.stats().endpoints.flatMap((endpoint) => endpoint.versions);
-  return versions.some(({ running }) => running > 0);
-}
-
 /** Waits until a native call runs. It must not end by itself, or this may come too late to see it. */
 export async function untilRunning(registry: HandlerRegistry): Promise<void> {
-  while (!isRunning(registry)) await new Promise(setImmediate);
-}
-
-/**
- * A request that is given up while its call runs. Blocks this thread until the call has begun: on a busy machine the deadline might
- * otherwise pass while the request is still queued, and then there would be no call.
- */
-export function askBriefly(
-  registry: HandlerRegistry,
-  id: string,
-  request: string,
-  timeoutMs: number,
-): Promise<Fields> {
-  const answer = ask('bad', registry.executeWithTimeout(id, {}, request, timeoutMs));
-  const endMs = performance.now() + PATIENCE_MS;
-  while (!isRunning(registry)) {
-    if (performance.now() > endMs) throw new Error(`the call '${request}' has not begun`);
-  }
-  return answer;
+  const versions = () => registry.stats().endpoints.flatMap((endpoint) => endpoint.versions);
+  while (!versions().some(({ running }) => running > 0)) await new Promise(setImmediate);
 }
 
 /** Does a good load, and tells how long to wait for one that hangs, so that it has come to the hang by then. */

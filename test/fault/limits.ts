@@ -6,10 +6,10 @@ import { fixture } from '../../fixtures/paths.js';
 import type { RegistryOptions } from '../../src/index.js';
 import {
   ask,
-  askBriefly,
   askUntil,
   type Closing,
   finish,
+  GIVE_UP_MS,
   given,
   open,
   recover,
@@ -64,7 +64,7 @@ await askUntil(registry, 'x', swap);
 await said;
 // A lane is stuck. Another can take its place only where what the stuck one held comes back, as it does from a process.
 const exited = new Promise((resolve) => registry.once('laneExited', resolve));
-await askBriefly(registry, 'x', 'do sleep', 100);
+await ask('bad', registry.executeWithTimeout('x', {}, 'do sleep', GIVE_UP_MS));
 const behind = ask('behind', registry.execute('x', {}, 'good'));
 await Promise.race([exited, behind]);
 await giveBack();

@@ -4,9 +4,9 @@ import { fixture } from '../../fixtures/paths.js';
 import type { RegistryOptions } from '../../src/index.js';
 import {
   ask,
-  askBriefly,
   type Closing,
   finish,
+  GIVE_UP_MS,
   given,
   open,
   recover,
@@ -14,12 +14,12 @@ import {
   tell,
 } from './backend.js';
 
-const { library, request, timeoutMs, options, ...closing } = given<
+const { library, request, endless, options, ...closing } = given<
   {
     library: string;
     request: string;
-    /** Absent if it has to end by itself. */
-    timeoutMs?: number;
+    /** Whether it never ends by itself. */
+    endless: boolean;
     options: RegistryOptions;
   } & Closing
 >();
@@ -29,10 +29,8 @@ await registry.loadFrom('other', fixture('echo'));
 registry.once('laneStuck', ({ replaced, killed }) =>
   tell({ type: 'said', what: 'laneStuck', fields: { replaced, killed } }),
 );
-const bad =
-  timeoutMs === undefined
-    ? ask('bad', registry.execute('x', {}, request))
-    : askBriefly(registry, 'x', request, timeoutMs);
+const timeoutMs = endless ? GIVE_UP_MS : Number.POSITIVE_INFINITY;
+const bad = ask('bad', registry.executeWithTimeout('x', {}, request, timeoutMs));
 const others = [
   ...['1', '2', '3', '4'].map((text) => ask('behind', registry.execute('x', {}, text))),
   ...['5', '6'].map((text) => ask('elsewhere', registry.execute('other', {}, text))),

@@ -14,8 +14,6 @@ const IN_PROCESS = { preflight: false, isolation: 'process' };
 /** What cannot succeed need not be waited for as long. */
 const BLOCKED_MS = 1000;
 
-/** What is given up has begun by then: see `askBriefly`. */
-const BRIEF_MS = 100;
 /** A lane is stuck for good, and all the rest can go. */
 const LEAVES_ONE = { closeMs: LEAVE_MS, unloadFirst: true };
 
@@ -178,9 +176,7 @@ const requestCells = REQUESTS.flatMap((bad) => {
     args: {
       library,
       request,
-      ...(expected.answers?.['bad'] !== 'ok' && expected.answers?.['bad']?.['phase'] === 'running'
-        ? { timeoutMs: BRIEF_MS }
-        : {}),
+      endless: expected === STUCK || expected === HANGS.process,
       ...(expected === STUCK ? LEAVES_ONE : {}),
       options,
     },
