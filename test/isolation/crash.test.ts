@@ -176,7 +176,7 @@ inProcesses('a constructor that hangs costs nothing but the load', async (t) => 
   );
   t.deepEqual(await load, { code: 'ERR_HANDLER_LOAD_TIMEOUT', timeoutMs: 500 });
   // The dynamic loader's lock was that of its process: others load.
-  await registry.swap('x', fixture('version_b'), { loadTimeoutMs: 10_000 });
+  await registry.swap('x', fixture('version_b'), { loadTimeoutMs: 60_000 });
   t.is(await outcome(registry.execute('x', {}, 'x')), 'B:x');
 });
 

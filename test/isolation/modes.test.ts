@@ -96,7 +96,7 @@ for (const isolation of MODES) {
     const registry = await open(t);
     await registry.load('cooperative');
     const running = failure(
-      registry.executeWithTimeout('cooperative', {}, '60000', 1500),
+      registry.executeWithTimeout('cooperative', {}, '60000', 3000),
       'phase',
       'cpuReclaimed',
     );

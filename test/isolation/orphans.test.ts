@@ -21,6 +21,9 @@ import {
   untilDead,
 } from './helpers.js';
 
+/** More than a busy machine needs. */
+const PATIENCE_MS = 60_000;
+
 const index = new URL('../../src/index.js', import.meta.url).href;
 
 /** A host in a process of its own with two lanes: says their process ids, then does what `body` says. */
@@ -75,11 +78,11 @@ inProcesses('the host is killed while its processes start', async (t) => {
       say();
     `,
   );
-  await eventually(
+  const below = await eventually(
     () => processesBelow(host.pid ?? 0),
-    (below) => below.length > pids.length,
+    (found) => found.length > pids.length,
+    'a process is being started',
   );
-  const below = await processesBelow(host.pid ?? 0);
   host.kill('SIGKILL');
   await untilDead([...below, ...pids]);
   t.true(below.length > pids.length);
@@ -120,9 +123,11 @@ for (const [how, { body, exitCode, signal }] of Object.entries(ENDS)) {
 
 inProcessesAlone('the process of a lane whose thread has ended is waited for', async (t) => {
   const threads: Worker[] = [];
-  process.on('worker', (worker) => threads.push(worker));
+  const remember = (worker: Worker) => threads.push(worker);
+  process.on('worker', remember);
   const registry = await openIsolated(t, { threads: 1 });
   await registry.load('own_process');
+  process.off('worker', remember);
   const pid = await pidOf(registry, 'own_process');
 
   await threads.at(-1)?.terminate();
@@ -142,6 +147,7 @@ inProcesses('signals that go to the whole group end no request', async (t) => {
     cacheDir: await scratch(t),
     isolation: 'process',
     threads: 1,
+    loadTimeoutMs: PATIENCE_MS,
   });
   t.teardown(() => registry.close());
   await registry.loadFrom('x', fixture('own_process'));
@@ -154,7 +160,13 @@ inProcesses('signals that go to the whole group end no request', async (t) => {
 async function processesBelow(pid: number): Promise<number[]> {
   const threads = await readdir(`/proc/${pid}/task`);
   const lists = await Promise.all(
-    threads.map((thread) => readFile(`/proc/${pid}/task/${thread}/children`, 'utf8')),
+    threads.map((thread) =>
+      readFile(`/proc/${pid}/task/${thread}/children`, 'utf8').catch((error) => {
+        // A thread may have ended since the others were listed: ESRCH if that was while it was read.
+        if (['ENOENT', 'ESRCH'].includes(error.code)) return '';
+        throw error;
+      }),
+    ),
   );
   return lists.flatMap((list) => list.split(' ').filter(Boolean).map(Number));
 }
@@ -171,6 +183,8 @@ inProcessesAlone(
         recycleAfterRequests: 20,
         crashLoopAfter: 100,
         preflight: false,
+        loadTimeoutMs: PATIENCE_MS,
+        closeTimeoutMs: PATIENCE_MS,
       });
       await registry.loadFrom('x', fixture('dies'));
       const requests = Array.from({ length: 60 }, (_, count) =>

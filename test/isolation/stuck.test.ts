@@ -19,7 +19,7 @@ for (const maxStuckLanes of [0, 2]) {
       registry.on('laneExited', (exit) => said.push(exit));
       for (let round = 1; round <= 3; round++) {
         const pid = await pidOf(registry, 'endless');
-        const late = registry.executeWithTimeout('endless', {}, '', 1000);
+        const late = registry.executeWithTimeout('endless', {}, '', 2000);
         t.deepEqual(await failure(late, 'phase', 'cpuReclaimed'), {
           code: 'ERR_HANDLER_TIMEOUT',
           phase: 'running',
@@ -90,7 +90,7 @@ inProcesses('close ends what is endless, within its time', async (t) => {
     () => activeStats(registry, 'endless').running,
     (running) => running === 1,
   );
-  const report = await registry.close({ timeoutMs: 8000 });
+  const report = await registry.close({ timeoutMs: 12_000 });
   t.is(await dropped, 'ERR_HANDLER_DROPPED');
   t.deepEqual(report.leftBehind, []);
   t.false(await isAlive(pid));
