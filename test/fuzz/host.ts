@@ -45,7 +45,10 @@ export type HostLine =
   /** What is there at the end: more threads than at the beginning, and mapped copies. */
   | { readonly type: 'left'; readonly threads: number; readonly mapped: number };
 
+/** For a mutant, which may hang. */
 const LOAD_TIMEOUT_MS = 10_000;
+/** For the good build: more than a busy machine needs. */
+const PATIENCE_MS = 60_000;
 
 const tell = (line: HostLine): void => void writeSync(1, `${JSON.stringify(line)}\n`);
 
@@ -54,7 +57,12 @@ const good = fixture('echo');
 const path = join(task.scratch, 'libhandler_mutant.so');
 const { request } = task;
 const selfTest = { request, check: (said: { text(): string }) => said.text() === request };
-const options = { threads: 1, cacheDir: task.cacheDir, loadTimeoutMs: LOAD_TIMEOUT_MS };
+const options = {
+  threads: 1,
+  cacheDir: task.cacheDir,
+  loadTimeoutMs: PATIENCE_MS,
+  closeTimeoutMs: PATIENCE_MS,
+};
 
 function makeMutants(library: Uint8Array): Mutant[] {
   const all = [
@@ -69,16 +77,21 @@ function makeMutants(library: Uint8Array): Mutant[] {
 /** Swaps to the mutant under the version that serves, and back if it was taken. */
 async function attempt(registry: HandlerRegistry): Promise<Tried> {
   const preflight = task.preflight && { selfTest };
-  const error: unknown = await registry.swapGraceful('x', path, undefined, { preflight }).then(
-    () => null,
-    (reason: unknown) => reason,
-  );
+  const error: unknown = await registry
+    .swapGraceful('x', path, undefined, { preflight, loadTimeoutMs: LOAD_TIMEOUT_MS })
+    .then(
+      () => null,
+      (reason: unknown) => reason,
+    );
   const answer = await outcome(registry.execute('x', {}, request));
   if (error !== null) {
     const code = error instanceof HandlerError ? error.code : `untyped: ${String(error)}`;
     return { type: 'tried', code, answer, library: null };
   }
-  const { drained } = await registry.swapGraceful('x', good, undefined, { preflight: false });
+  const { drained } = await registry.swapGraceful('x', good, undefined, {
+    preflight: false,
+    loadTimeoutMs: PATIENCE_MS,
+  });
   return { type: 'tried', code: null, answer, library: (await drained)?.library ?? null };
 }
 

@@ -31,6 +31,7 @@ interface HostReport {
   readonly left: Extract<HostLine, { type: 'left' }> | undefined;
   /** In its cache directory. */
   readonly copies: readonly string[];
+  readonly stderr: string;
 }
 
 async function runHost(
@@ -50,10 +51,14 @@ async function runHost(
   const host = spawn(
     process.execPath,
     [fileURLToPath(new URL('host.js', import.meta.url)), JSON.stringify(given)],
-    { stdio: ['ignore', 'pipe', 'inherit'] },
+    { stdio: ['ignore', 'pipe', 'pipe'] },
   );
   t.teardown(() => void host.kill('SIGKILL'));
-  const ended = once(host, 'exit') as Promise<[number | null, string | null]>;
+  const ended = once(host, 'close') as Promise<[number | null, string | null]>;
+  let stderr = '';
+  host.stderr.setEncoding('utf8').on('data', (text: string) => {
+    stderr += text;
+  });
   const tried: (Tried & { mutant: string })[] = [];
   let last = 'nothing';
   let left: HostReport['left'];
@@ -63,15 +68,19 @@ async function runHost(
     else if (line.type === 'tried') tried.push({ ...line, mutant: last });
     else left = line;
   }
-  return { tried, last, end: await ended, left, copies: await readdir(cacheDir) };
+  const end = await ended;
+  return { tried, last, end, left, copies: await readdir(cacheDir), stderr };
 }
 
 onLinuxX64('no broken build takes the host down, or the version that serves', async (t) => {
   t.timeout(600_000);
   t.log(LOOKED_FOR);
-  const { tried, last, end, left, copies } = await runHost(t, { only: null, preflight: true });
+  const { tried, last, end, left, copies, stderr } = await runHost(t, {
+    only: null,
+    preflight: true,
+  });
 
-  t.deepEqual(end, [0, null], `with ${last}; ${LOOKED_FOR}`);
+  t.deepEqual(end, [0, null], `with ${last}; ${LOOKED_FOR}; ${stderr}`);
   const wrong = tried.filter(
     ({ code, answer }) =>
       answer !== REQUEST || !(code ?? 'ERR_HANDLER_').startsWith('ERR_HANDLER_'),
@@ -86,9 +95,10 @@ onLinuxX64('no broken build takes the host down, or the version that serves', as
 
 onLinuxX64('one that takes the host down is noticed, and named', async (t) => {
   const only = 'the library without relocations';
-  const { tried, last, end } = await runHost(t, { only, preflight: false });
+  const { tried, last, end, stderr } = await runHost(t, { only, preflight: false });
 
-  // By a signal, or because the loader gives up the whole process.
+  // By a signal, or because the loader gives up the whole process, and says so.
+  if (end[1] === null) t.regex(stderr, /ld\.so/);
   t.notDeepEqual(end, [0, null]);
   t.deepEqual([last, tried], [only, []]);
 });
