@@ -4,7 +4,8 @@
  */
 
 import { execFile } from 'node:child_process';
-import { writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
@@ -36,8 +37,7 @@ async function compile(t: ExecutionContext, source: string, flags: string[] = []
 }
 
 /** Null if programs can be compiled with the sanitizers and run, otherwise why not. */
-async function whyNot(t: ExecutionContext): Promise<string | null> {
-  const directory = await scratch(t);
+async function tryOut(directory: string): Promise<string | null> {
   const [source, program] = [join(directory, 'empty.c'), join(directory, 'empty')];
   await writeFile(source, 'int main(void) { return 0; }\n');
   try {
@@ -49,10 +49,20 @@ async function whyNot(t: ExecutionContext): Promise<string | null> {
   }
 }
 
+let tried: Promise<string | null> | undefined;
+
+/** The same, found out once for all tests. */
+async function whyNot(): Promise<string | null> {
+  tried ??= mkdtemp(join(tmpdir(), 'changeover-sanitizer-')).then((directory) =>
+    tryOut(directory).finally(() => rm(directory, { recursive: true })),
+  );
+  return tried;
+}
+
 /** A test that needs the sanitizers; where there are none, it says so and passes. */
 function withSanitizers(title: string, body: (t: ExecutionContext) => Promise<void>): void {
   test(title, async (t) => {
-    const reason = await whyNot(t);
+    const reason = await whyNot();
     if (reason === null) return body(t);
     t.log(`skipped: this compiler has no AddressSanitizer: ${reason}`);
     t.pass();
