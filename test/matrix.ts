@@ -18,8 +18,8 @@ const DEFAULT_VERSIONS = ['20.19.0', '22', '24', '26'];
 const usage = `Usage: npm run test:matrix [-- [VERSION...] [options]]
 
 Runs the tests on each VERSION of Node: 22, 22.20 or 22.20.0, but for those
-that have nothing to do with it; what takes longest, the faults of
-docs/reliability.md, on the last VERSION only
+that have nothing to do with it; what takes longest (the faults of
+docs/reliability.md, 200 swaps under load) on the last VERSION only
 (default: ${DEFAULT_VERSIONS.join(', ')}). Versions are installed from npm into
 node_modules/.cache/node, for Linux x64 only.
 
@@ -43,8 +43,8 @@ const SAME_EVERYWHERE = [
   'test/sanitizer/',
   'test/header.test.ts',
 ];
-/** A process for each of 140 faults and endings: they take as long as half of all others, and so are run on the last of several versions only. */
-const ON_THE_LAST = ['test/reliability/'];
+/** What takes longest by far: a process for each of 140 faults and endings, and 200 swaps under load. */
+const ON_THE_LAST = ['test/reliability/', 'test/swap-under-load.test.ts'];
 
 function testFiles(isLast: boolean): string[] {
   const left = isLast ? SAME_EVERYWHERE : [...SAME_EVERYWHERE, ...ON_THE_LAST];

@@ -5,11 +5,13 @@ import { join } from 'node:path';
 import { packageRoot } from '../../fixtures/paths.js';
 
 /**
- * What these files assert is about the whole process or the whole machine: memory that returns to
- * where it was, traffic during a swap, processes that end while others start. They run one after
- * the other, when nothing else does.
+ * These files run one after the other, when nothing else does. Some assert what a machine does that
+ * is not busy with other things: a process that ends within the two seconds that `process.exit`
+ * waits for lanes. The others keep both cores busy by themselves.
  */
 const ALONE: readonly string[] = [
+  'test/bench/load.test.ts',
+  'test/demo.test.ts',
   'test/process-exit.test.ts',
   'test/reliability/cells.test.ts',
   'test/soak/soak.test.ts',
