@@ -17,6 +17,7 @@ import {
 import type { Report } from './events.js';
 import type { KeepAlive } from './keep-alive.js';
 import type { Integrity } from './library/integrity.js';
+import { plainPlan } from './library/load-plan.js';
 import type { CopyRules, LibraryStore, PrivateCopy } from './library/store.js';
 import {
   type EndpointOptions,
@@ -199,14 +200,14 @@ export class Endpoint {
     const copy = await this.#copy(identity, path, rules, options, signal);
     // A wait of 0 would be none at all.
     const leftMs = () => Math.max(1, endMs - performance.now());
+    const plan = plainPlan(copy.path);
     let tried: PreflightReport | null = null;
     let version: Version;
     let standby: Standby | null = null;
     try {
       if (options.preflight !== false) {
-        const copyPath = copy.path;
         const takeChild = () => this.#standby?.takeChild(options) ?? null;
-        const parts = { path, copyPath, identity, options, takeChild, signal };
+        const parts = { path, plan, identity, options, takeChild, signal };
         tried = await preflight({ ...parts, timeoutMs: leftMs() });
       }
     } catch (error) {
@@ -215,7 +216,7 @@ export class Endpoint {
     }
     try {
       standby = await this.#takeStandby(options);
-      const parts = { identity, options, path, copy, preflight: tried, standby };
+      const parts = { identity, options, path, copy, plan, preflight: tried, standby };
       version = new Version({ ...parts, keepAlive, report });
     } catch (cause) {
       await standby?.destroy();

@@ -3,6 +3,7 @@
  * the messages on its port. Plain data only: structured clone drops classes and codes.
  */
 
+import type { LoadPlan } from './library/load-plan.js';
 import type { RingShape } from './ring/layout.js';
 
 /** What a lane is started with, before there is a library: the argument of its one Piscina task. */
@@ -17,8 +18,8 @@ export interface LaneStart {
 
 /** What a lane is to open, and how it is to serve: the first message on its port. */
 export interface LaneOrder {
-  /** The private copy. */
-  libraryPath: string;
+  /** The library, and how it is opened. */
+  plan: LoadPlan;
   /** Most bytes of one response. */
   maxPayloadBytes: number;
   /** Stack for native code, in bytes. */

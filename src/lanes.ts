@@ -30,6 +30,7 @@ import type {
   ProcessTask,
   WearReason,
 } from './lane-protocol.js';
+import type { LoadPlan } from './library/load-plan.js';
 import { loadErrorFor } from './load-error.js';
 import type { ResolvedEndpointOptions } from './options.js';
 import type { RegionTable } from './regions.js';
@@ -120,8 +121,8 @@ export interface LanesParts {
   regions: RegionTable;
   /** The library as the caller named it, for messages. */
   sourcePath: string;
-  /** The private copy, which is what is loaded. */
-  libraryPath: string;
+  /** How the private copy is loaded. */
+  plan: LoadPlan;
   hooks: LanesHooks;
 }
 
@@ -379,7 +380,7 @@ export class Lanes {
   }
 
   #startLane(index: number, replaces: Lane | null): Lane {
-    const { standby, regions, options, libraryPath, identity } = this.#parts;
+    const { standby, regions, options, plan, identity } = this.#parts;
     const started = standby.take(index);
     const { port } = started;
     const { promise: ready, resolve: loaded, reject: refused } = deferred<HandlerInfo>();
@@ -403,7 +404,7 @@ export class Lanes {
     port.on('message', (message: LaneMessage) => this.#receive(lane, message));
     port.unref();
     const order: LaneOrder = {
-      libraryPath,
+      plan,
       maxPayloadBytes: options.maxPayloadBytes,
       stackBytes: options.stackBytes,
       regions: regions.list(),

@@ -14,6 +14,7 @@ import { prepareExit } from './exit-process.js';
 import type { KeepAlive } from './keep-alive.js';
 import type { HandlerInfo } from './lane-protocol.js';
 import { type LaneCounts, type LaneExit, Lanes, type Refusal } from './lanes.js';
+import type { LoadPlan } from './library/load-plan.js';
 import { isMapped } from './library/mappings.js';
 import type { PrivateCopy } from './library/store.js';
 import { messageOf } from './library/system-errors.js';
@@ -110,6 +111,8 @@ export interface VersionParts {
   /** The library as the caller named it. */
   path: string;
   copy: PrivateCopy;
+  /** How the copy is opened. */
+  plan: LoadPlan;
   preflight: PreflightReport | null;
   /** What the version is made of, and destroys in the end. */
   standby: Standby;
@@ -184,7 +187,7 @@ export class Version implements LoadedHandler {
       standby,
       regions,
       sourcePath: parts.path,
-      libraryPath: copy.path,
+      plan: parts.plan,
       hooks: {
         doorbell: () => this.#dispatcher.doorbellRang(),
         collect: () => this.#dispatcher.collect(),

@@ -77,7 +77,7 @@ function open(
   tell: (message: LaneMessage) => void,
 ): NativeLibrary | null {
   try {
-    const library = new native.NativeLibrary(task.libraryPath);
+    const library = new native.NativeLibrary(task.plan);
     ring.hold();
     return library;
   } catch (error) {

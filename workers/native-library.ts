@@ -9,6 +9,7 @@
 import { existsSync } from 'node:fs';
 import koffi, { type LibraryHandle, type TypeObject } from 'koffi';
 import type { HandlerInfo, LoadFailure } from '../src/lane-protocol.js';
+import type { LoadPlan } from '../src/library/load-plan.js';
 import { messageOf } from '../src/library/system-errors.js';
 
 /** The version in include/handler.h. */
@@ -147,8 +148,8 @@ export class NativeLibrary {
    *
    * @throws {LibraryRefused} if the loader refuses it, a required symbol is missing or the ABI is not ours.
    */
-  constructor(path: string, opened?: () => void) {
-    this.#library = openLibrary(path);
+  constructor(plan: LoadPlan, opened?: () => void) {
+    this.#library = openLibrary(plan);
     try {
       opened?.();
       this.#checkAbi();
@@ -222,11 +223,9 @@ export class NativeLibrary {
   }
 }
 
-function openLibrary(path: string): LibraryHandle {
+function openLibrary({ libraryPath: path, binding }: LoadPlan): LibraryHandle {
   try {
-    // deep: the library's own symbols win over those of the node binary, which exports about 70,000,
-    // zlib and OpenSSL among them.
-    return koffi.load(path, { deep: true });
+    return koffi.load(path, { deep: binding === 'own' });
   } catch (error) {
     const message = messageOf(error);
     const missing =

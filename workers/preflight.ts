@@ -73,7 +73,7 @@ function run(task: PreflightTask, body: Buffer): void {
   const descriptorsBefore = namesIn('/proc/self/fd');
 
   begin('open');
-  const library = new NativeLibrary(task.libraryPath, () => begin('abi'));
+  const library = new NativeLibrary(task.plan, () => begin('abi'));
   begin('info');
   tell({ type: 'info', info: library.info() });
   const call = new NativeCall(memory, library, frame, window, task.maxPayloadBytes);
@@ -91,7 +91,7 @@ function run(task: PreflightTask, body: Buffer): void {
   tell({ type: 'left', threads: threadsLeft(threadsBefore) });
   begin('unload');
   library.unload();
-  const unloads = isLinux ? !isMapped(task.libraryPath) : null;
+  const unloads = isLinux ? !isMapped(task.plan.libraryPath) : null;
   const descriptors = namesIn('/proc/self/fd');
   tell({ type: 'unloaded', unloads, descriptors: countNew(descriptors, descriptorsBefore) });
   begin('exit');

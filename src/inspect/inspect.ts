@@ -3,6 +3,7 @@
 import { open } from 'node:fs/promises';
 import { basename, resolve } from 'node:path';
 import { LoadError, UnsafeLibraryError } from '../errors.js';
+import { plainPlan } from '../library/load-plan.js';
 import { LibraryStore, type PrivateCopy } from '../library/store.js';
 import { resolveEndpointOptions } from '../options.js';
 import { type ChildReport, runChild } from '../preflight/child.js';
@@ -124,7 +125,7 @@ async function addPreflight(
   });
   const { lengths, body } = encodeSelfTest(selfTest, maxPayloadBytes);
   const child = await runChild({
-    task: { libraryPath: copyPath, stackBytes, maxPayloadBytes, selfTest: lengths },
+    task: { plan: plainPlan(copyPath), stackBytes, maxPayloadBytes, selfTest: lengths },
     body,
     env,
     timeoutMs: loadTimeoutMs,

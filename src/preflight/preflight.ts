@@ -9,6 +9,7 @@
 import { strict as assert } from 'node:assert';
 import { PreflightError } from '../errors.js';
 import type { HandlerInfo } from '../lane-protocol.js';
+import type { LoadPlan } from '../library/load-plan.js';
 import { messageOf } from '../library/system-errors.js';
 import type { ResolvedEndpointOptions } from '../options.js';
 import { encodeRequest } from '../request.js';
@@ -40,8 +41,8 @@ export interface PreflightReport {
 export interface PreflightParts {
   /** The library as the caller named it. */
   path: string;
-  /** The private copy. */
-  copyPath: string;
+  /** How the private copy is opened. */
+  plan: LoadPlan;
   identity: VersionIdentity;
   options: ResolvedEndpointOptions;
   /** The child that was started ahead, if there is one. It is given a task, then. */
@@ -57,12 +58,12 @@ export interface PreflightParts {
  * @throws {LoadError} if the library must not be loaded here, or the reason of `signal`.
  */
 export async function preflight(parts: PreflightParts): Promise<PreflightReport> {
-  const { path, copyPath, identity, options, timeoutMs, signal } = parts;
+  const { path, plan, identity, options, timeoutMs, signal } = parts;
   const { maxPayloadBytes, stackBytes, env } = options;
   const { selfTest } = options.preflight || {};
   const { lengths, body } = encodeSelfTest(selfTest, maxPayloadBytes);
   const startedMs = performance.now();
-  const task = { libraryPath: copyPath, stackBytes, maxPayloadBytes, selfTest: lengths };
+  const task = { plan, stackBytes, maxPayloadBytes, selfTest: lengths };
   const ahead = parts.takeChild();
   let child = await runChild({ child: ahead, task, body, env, timeoutMs, signal });
   if (ahead !== null && hasNotBegun(child)) {

@@ -5,6 +5,7 @@
  */
 
 import type { HandlerInfo, LoadFailure } from '../lane-protocol.js';
+import type { LoadPlan } from '../library/load-plan.js';
 
 /** Where the child writes its messages. */
 export const MESSAGES_FD = 3;
@@ -25,8 +26,8 @@ export type PreflightStep =
   | 'exit';
 
 export interface PreflightTask {
-  /** The private copy. */
-  libraryPath: string;
+  /** The library, and how it is opened. */
+  plan: LoadPlan;
   stackBytes: number;
   maxPayloadBytes: number;
   /** Bytes that follow the task's line. */

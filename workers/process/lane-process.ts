@@ -60,7 +60,7 @@ export class LaneProcess {
       const programTask: ProgramTask = {
         lane: name,
         hostPid: process.pid,
-        libraryPath: task.libraryPath,
+        plan: task.plan,
         maxPayloadBytes: task.maxPayloadBytes,
         stackBytes: task.stackBytes,
         cancelFlagsBytes: cancelFlags.byteLength,

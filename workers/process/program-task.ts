@@ -1,5 +1,7 @@
 /** What a lane process is started with. */
 
+import type { LoadPlan } from '../../src/library/load-plan.js';
+
 /** Descriptors that it inherits. */
 export const SOCKET_FD = 3;
 export const MEMORY_FD = 4;
@@ -13,8 +15,8 @@ export interface ProgramTask {
   /** For whoever looks at the list of processes. */
   lane: string;
   hostPid: number;
-  /** The private copy. */
-  libraryPath: string;
+  /** The library, and how it is opened. */
+  plan: LoadPlan;
   maxPayloadBytes: number;
   stackBytes: number;
   cancelFlagsBytes: number;

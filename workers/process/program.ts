@@ -79,7 +79,7 @@ function run(): void {
 
 function open(): NativeLibrary | null {
   try {
-    return new NativeLibrary(task.libraryPath);
+    return new NativeLibrary(task.plan);
   } catch (error) {
     if (!(error instanceof LibraryRefused)) throw error;
     refuse(error.failure);
