@@ -13,6 +13,8 @@ export interface LaneStart {
   lane: number;
   /** The memory of its outbox (see ring/outbox.ts). */
   outbox: SharedArrayBuffer;
+  /** The threads of all lanes of this process (see lane-threads.ts). */
+  laneThreads: SharedArrayBuffer;
   port: import('node:worker_threads').MessagePort;
 }
 
@@ -20,6 +22,8 @@ export interface LaneStart {
 export interface LaneOrder {
   /** The library, and how it is opened. */
   plan: LoadPlan;
+  /** When the version was begun with, in seconds since the system was started: no thread of the library is older. */
+  sinceSeconds: number;
   /** Most bytes of one response. */
   maxPayloadBytes: number;
   /** Stack for native code, in bytes. */
@@ -81,10 +85,19 @@ export type LaneMessage =
   | { type: 'refused'; failure: LoadFailure }
   /** A response too large for its slot; the slot's status says that it was posted. */
   | { type: 'response'; slot: number; bytes: ArrayBuffer }
+  /** The last lane to leave has kept these mapped. */
+  | { type: 'kept'; libraries: KeptLibrary[] }
   /** The lane serves on, but should be replaced. */
   | { type: 'worn'; reason: WearReason }
   /** The lane's process has ended by itself, or in another way than it should have. */
   | { type: 'ended'; end: ProcessEnd };
+
+/** A library that could have been unmapped and was not, since a thread is in it. */
+export interface KeptLibrary {
+  path: string;
+  /** In words. */
+  reason: string;
+}
 
 /** What the library says of itself through `handler_info`; null where it says nothing. */
 export interface HandlerInfo {

@@ -15,6 +15,7 @@
  */
 
 import { strict as assert } from 'node:assert';
+import { uptime } from 'node:os';
 import { setImmediate } from 'node:timers/promises';
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import { CrashLoop } from './crash-loop.js';
@@ -23,6 +24,7 @@ import { type LoadError, LoadFailedError } from './errors.js';
 import type {
   HandlerInfo,
   HostMessage,
+  KeptLibrary,
   LaneMessage,
   LaneOrder,
   LoadFailure,
@@ -137,6 +139,9 @@ export class Lanes {
   #phase: 'loading' | 'serving' | 'stopping' = 'loading';
   readonly #crashLoop: CrashLoop;
   #lastLoss: unknown = null;
+  /** When the version was begun with, in seconds since the system was started. */
+  readonly #sinceSeconds = uptime();
+  readonly #kept: KeptLibrary[] = [];
   #refusal: Refusal | null = null;
   #retry: NodeJS.Timeout | null = null;
 
@@ -240,6 +245,11 @@ export class Lanes {
     return this.#present()
       .map((lane) => this.#ring.processOf(lane.index))
       .filter((pid) => pid !== 0);
+  }
+
+  /** What is mapped for good because threads were in it when the last lane left. */
+  get kept(): readonly KeptLibrary[] {
+    return this.#kept;
   }
 
   get refusal(): Refusal | null {
@@ -405,6 +415,7 @@ export class Lanes {
     port.unref();
     const order: LaneOrder = {
       plan,
+      sinceSeconds: this.#sinceSeconds,
       maxPayloadBytes: options.maxPayloadBytes,
       stackBytes: options.stackBytes,
       regions: regions.list(),
@@ -463,6 +474,9 @@ export class Lanes {
         return;
       case 'worn':
         this.#wears(lane, message.reason);
+        return;
+      case 'kept':
+        this.#kept.push(...message.libraries);
         return;
       case 'ended':
         lane.end = message.end;

@@ -12,6 +12,7 @@ import { CancelFlags } from './cancel-flags.js';
 import { guardAtExit, unguardAtExit } from './exit-guard.js';
 import { LanePool } from './lane-pool.js';
 import type { LaneOrder } from './lane-protocol.js';
+import { laneThreads } from './lane-threads.js';
 import { messageOf } from './library/system-errors.js';
 import type { ResolvedEndpointOptions } from './options.js';
 import { startPreflightChild } from './preflight/child.js';
@@ -239,10 +240,16 @@ export class Standby {
     ring.prepareLane(index);
     const { slots, lanes } = ring.layout;
     const { isolation } = this.#shape;
-    const ended = this.#pool.run(
-      { memory: ring.memory, shape: { slots, lanes }, lane: index, outbox, port: remotePort },
-      isolation,
-    );
+    const shape = { slots, lanes };
+    const start = {
+      memory: ring.memory,
+      shape,
+      lane: index,
+      outbox,
+      laneThreads,
+      port: remotePort,
+    };
+    const ended = this.#pool.run(start, isolation);
     return { port, outbox, ended };
   }
 

@@ -7,6 +7,7 @@
  */
 
 import type { LaneMessage, LaneStart, LaneTask, ProcessEnd } from '../src/lane-protocol.js';
+import { enterLaneThread } from '../src/lane-threads.js';
 import { messageOf } from '../src/library/system-errors.js';
 import { NOTHING, RingConsumer } from '../src/ring/consumer.js';
 import { awaitOrder } from './order.js';
@@ -25,6 +26,7 @@ export default async function bridge(start: LaneStart): Promise<void> {
   const tell = (message: LaneMessage): void => port.postMessage(message);
   const ring = new RingConsumer(start.memory, start.shape, start.lane, () => tell(null));
 
+  enterLaneThread(start.laneThreads);
   ring.enterCritical();
   const { NativeMemory } = await import('./native-library.js');
   const { LaneProcess } = await import('./process/lane-process.js');

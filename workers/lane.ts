@@ -7,6 +7,7 @@
  */
 
 import type { LaneMessage, LaneStart, LaneTask } from '../src/lane-protocol.js';
+import { enterLaneThread } from '../src/lane-threads.js';
 import { NOTHING, RingConsumer } from '../src/ring/consumer.js';
 import type { NativeCall } from './native-call.js';
 import type { NativeLibrary } from './native-library.js';
@@ -16,14 +17,17 @@ import { Server } from './server.js';
 import { Wear } from './wear.js';
 
 type NativeModule = typeof import('./native-library.js');
+type OpenModule = typeof import('./open-library.js');
 
 export default async function lane(start: LaneStart): Promise<void> {
   const { port } = start;
   const tell = (message: LaneMessage): void => port.postMessage(message);
   const ring = new RingConsumer(start.memory, start.shape, start.lane, () => tell(null));
 
+  enterLaneThread(start.laneThreads);
   ring.enterCritical();
   const native = await import('./native-library.js');
+  const opening = await import('./open-library.js');
   const { CallFrame } = await import('./call-frame.js');
   const { NativeCall } = await import('./native-call.js');
   ring.leaveCritical();
@@ -32,7 +36,7 @@ export default async function lane(start: LaneStart): Promise<void> {
   const task: LaneTask = { ...start, ...order };
   ring.enterCritical();
   const memory = new native.NativeMemory(task.stackBytes);
-  const library = open(native, task, ring, tell);
+  const library = open(native, opening, task, ring, tell);
   if (library === null) return port.close();
   try {
     const frame = new CallFrame(memory, native.ABI_VERSION);
@@ -48,6 +52,9 @@ export default async function lane(start: LaneStart): Promise<void> {
     // The last to let go still has the library mapped: shutting down happens before anyone's last unload.
     if (ring.letGo()) {
       library.shutDown();
+      const libraries = opening.keepEntered(task.plan, task);
+      if (libraries.length > 0) tell({ type: 'kept', libraries });
+      // Only now may another lane have the library start threads again.
       ring.closed();
     }
     library.unload();
@@ -72,12 +79,13 @@ function serve(ring: RingConsumer, server: Server, wear: Wear): void {
 /** The library, held by this lane, or null after the reason has been told. */
 function open(
   native: NativeModule,
+  { openLibrary }: OpenModule,
   task: LaneTask,
   ring: RingConsumer,
   tell: (message: LaneMessage) => void,
 ): NativeLibrary | null {
   try {
-    const library = new native.NativeLibrary(task.plan);
+    const library = openLibrary(task.plan);
     ring.hold();
     return library;
   } catch (error) {

@@ -7,6 +7,8 @@
  */
 
 import { readdirSync, readFileSync, readSync, writeFileSync } from 'node:fs';
+import { uptime } from 'node:os';
+import type { LoadPlan } from '../src/library/load-plan.js';
 import { listsFile } from '../src/library/mappings.js';
 import { messageOf } from '../src/library/system-errors.js';
 import {
@@ -18,19 +20,13 @@ import {
 import { contextBytes, STATUS } from '../src/ring/layout.js';
 import { CallFrame } from './call-frame.js';
 import { NativeCall } from './native-call.js';
-import {
-  ABI_VERSION,
-  bindLifetime,
-  LibraryRefused,
-  NativeLibrary,
-  NativeMemory,
-} from './native-library.js';
+import { ABI_VERSION, bindLifetime, LibraryRefused, NativeMemory } from './native-library.js';
+import { openLibrary } from './open-library.js';
 import { ResponseWindow, reserveWindow } from './response-window.js';
+import { threadsInside } from './threads-inside.js';
 
 const STDIN_FD = 0;
 const CHUNK_BYTES = 64 * 1024;
-/** A thread that was joined may still be listed for a moment. */
-const THREAD_END_MS = 200;
 
 const isLinux = process.platform === 'linux';
 
@@ -69,11 +65,11 @@ function run(task: PreflightTask, body: Buffer): void {
   bindLifetime(task.parentPid, task.lifetimeSeconds);
   const frame = new CallFrame(memory, ABI_VERSION);
   const window = new ResponseWindow(memory, frame, reserveWindow(task.maxPayloadBytes));
-  const threadsBefore = namesIn('/proc/self/task');
+  const sinceSeconds = uptime();
   const descriptorsBefore = namesIn('/proc/self/fd');
 
   begin('open');
-  const library = new NativeLibrary(task.plan, () => begin('abi'));
+  const library = openLibrary(task.plan, () => begin('abi'));
   begin('info');
   tell({ type: 'info', info: library.info() });
   const call = new NativeCall(memory, library, frame, window, task.maxPayloadBytes);
@@ -88,7 +84,7 @@ function run(task: PreflightTask, body: Buffer): void {
   }
   begin('shutdown');
   library.shutDown();
-  tell({ type: 'left', threads: threadsLeft(threadsBefore) });
+  tell({ type: 'left', threads: threadsLeft(task.plan, sinceSeconds) });
   begin('unload');
   library.unload();
   const unloads = isLinux ? !isMapped(task.plan.libraryPath) : null;
@@ -149,14 +145,15 @@ function outcomeOf(
   return { type: 'response', bytes: Buffer.from(response.buffer).toString('base64'), ranMs };
 }
 
-/** The threads that the library has started and that have not ended. */
-function threadsLeft(before: Set<string> | null): number | null {
-  const endMs = performance.now() + THREAD_END_MS;
-  for (;;) {
-    const left = countNew(namesIn('/proc/self/task'), before);
-    if (left === null || left === 0 || performance.now() > endMs) return left;
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
-  }
+/** The threads that are still in the library, or may be, and would crash the process when it is unmapped. */
+function threadsLeft(
+  { mayUnload: files, mayStartThreads }: LoadPlan,
+  sinceSeconds: number,
+): number | null {
+  if (!isLinux) return null;
+  if (!mayStartThreads) return 0;
+  const { byFile, unknown } = threadsInside({ files, laneThreads: null, sinceSeconds });
+  return [...byFile.values()].reduce((sum, count) => sum + count, unknown);
 }
 
 function namesIn(directory: string): Set<string> | null {

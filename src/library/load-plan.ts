@@ -23,10 +23,12 @@ export interface LoadPlan {
   /** Pre-flight only: what the host has mapped already and this library needs by the same name. Opened first. */
   loadFirst: string[];
   /**
-   * Files that may leave memory together with the library: itself and those dependencies that the executable does not hold.
-   * A thread that runs in one of them keeps it mapped.
+   * Files that may leave memory together with the library: itself and those dependencies that nothing else is known to hold. One that a
+   * thread is still in is kept mapped.
    */
   mayUnload: string[];
+  /** Whether any of its dependencies, or the library itself, can start a thread. */
+  mayStartThreads: boolean;
 }
 
 /** The plan for a library of which nothing is known. */
@@ -38,5 +40,6 @@ export function plainPlan(libraryPath: string): LoadPlan {
     keepMapped: [],
     loadFirst: [],
     mayUnload: [libraryPath],
+    mayStartThreads: true,
   };
 }

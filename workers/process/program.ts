@@ -4,6 +4,7 @@
  */
 
 import { closeSync } from 'node:fs';
+import { uptime } from 'node:os';
 import type { HandlerInfo, LoadFailure } from '../../src/lane-protocol.js';
 import { STATUS } from '../../src/ring/layout.js';
 import { CallFrame } from '../call-frame.js';
@@ -13,9 +14,10 @@ import {
   bindExit,
   endWithParent,
   LibraryRefused,
-  NativeLibrary,
+  type NativeLibrary,
   NativeMemory,
 } from '../native-library.js';
+import { keepEntered, openLibrary } from '../open-library.js';
 import { ResponseWindow, windowBytes } from '../response-window.js';
 import { Channel, PeerGone } from './channel.js';
 import { DOUBLE, mapLaneMemory, TURN, WORD } from './lane-memory.js';
@@ -57,6 +59,7 @@ try {
 exit(0);
 
 function run(): void {
+  const sinceSeconds = uptime();
   const library = open();
   if (library === null) return;
   const { layout, bytes } = memory;
@@ -71,6 +74,7 @@ function run(): void {
     say(TURN.READY, cutInfo(library.info()));
     while (channel.take() === TURN.CALL) answer(call);
     library.shutDown();
+    keepEntered(task.plan, { laneThreads: null, sinceSeconds });
   } else {
     refuse({ kind: 'init-failed', code, message: call.readMessage() });
   }
@@ -79,7 +83,7 @@ function run(): void {
 
 function open(): NativeLibrary | null {
   try {
-    return new NativeLibrary(task.plan);
+    return openLibrary(task.plan);
   } catch (error) {
     if (!(error instanceof LibraryRefused)) throw error;
     refuse(error.failure);

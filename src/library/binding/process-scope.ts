@@ -1,0 +1,225 @@
+/**
+ * Where this process's dynamic loader looks for a symbol first: the executable, what is preloaded, and what the executable needs.
+ * ld.so(8) calls it the global scope.
+ *
+ * Read from the list of mappings and from the files, so any thread can, and nothing has to be loaded for it. Linux only.
+ */
+
+import { readFileSync, readlinkSync, realpathSync } from 'node:fs';
+import { basename } from 'node:path';
+import { PT } from '../elf/constants.js';
+import { ElfFile, type ElfSymbol } from '../elf/elf-file.js';
+import { isSystemRuntime } from './runtime.js';
+
+const EXECUTABLE = '/proc/self/exe';
+/** `ET_EXEC`: the addresses in the file are those in memory. */
+const AT_FIXED_PLACE = 2;
+/** Relocations that make a copy in the executable (`R_X86_64_COPY` and so on), by `e_machine`. */
+const COPY_TYPES: Partial<Record<number, number>> = { 21: 19, 22: 9, 62: 5, 183: 1024, 243: 4 };
+const DELETED = ' (deleted)';
+
+/** A file of the global scope. */
+export interface ScopeFile {
+  /** As the list of mappings has it. */
+  path: string;
+  elf: ElfFile;
+  /** What is added to the addresses in the file. */
+  bias: number;
+  isExecutable: boolean;
+  /** Whether it belongs to the C or C++ runtime. */
+  isRuntime: boolean;
+}
+
+export interface ScopeSymbol {
+  file: ScopeFile;
+  symbol: ElfSymbol;
+}
+
+/** A mapped library before it is known whether it belongs to the scope. */
+interface Candidate {
+  path: string;
+  /** Where its first byte is mapped. */
+  start: number;
+}
+
+export class ProcessScope {
+  /** In the order in which they are searched. */
+  readonly files: readonly ScopeFile[];
+  readonly #found = new Map<string, ScopeSymbol | null>();
+  #copies: ReadonlySet<number> | undefined;
+
+  private constructor(files: readonly ScopeFile[]) {
+    this.files = files;
+  }
+
+  /**
+   * Opens this process's files; `close()` closes them.
+   *
+   * @throws {Error} if one of them cannot be read or is no longer what is mapped.
+   */
+  static open(): ProcessScope {
+    return new ProcessScope(openFiles(readFileSync('/proc/self/maps', 'utf8')));
+  }
+
+  close(): void {
+    for (const { elf } of this.files) elf.close();
+  }
+
+  get executable(): ScopeFile {
+    const [executable] = this.files;
+    if (executable === undefined) throw new Error('every process has an executable');
+    return executable;
+  }
+
+  /** What a library with ordinary binding gets for a name. */
+  find(name: string): ScopeSymbol | null {
+    let found = this.#found.get(name);
+    if (found === undefined) {
+      found = firstIn(this.files, name);
+      this.#found.set(name, found);
+    }
+    return found;
+  }
+
+  /** Whether the C or C++ runtime defines a name, whoever else does. */
+  isOfRuntime(name: string): boolean {
+    return this.files.some(({ isRuntime, elf }) => isRuntime && elf.find(name) !== undefined);
+  }
+
+  /** Whether a symbol of the executable is the copy of another library's data, which everybody then uses in the original's place. */
+  isCopy(symbol: ElfSymbol): boolean {
+    this.#copies ??= copiesIn(this.executable.elf);
+    return this.#copies.has(symbol.value);
+  }
+}
+
+/** The first of `files` that defines a name. */
+export function firstIn(files: readonly ScopeFile[], name: string): ScopeSymbol | null {
+  for (const file of files) {
+    const symbol = file.elf.find(name);
+    if (symbol !== undefined) return { file, symbol };
+  }
+  return null;
+}
+
+function copiesIn(elf: ElfFile): ReadonlySet<number> {
+  const type = COPY_TYPES[elf.machine];
+  const places = new Set<number>();
+  for (const relocation of elf.relocations()) {
+    if (relocation.type === type) places.add(relocation.address);
+  }
+  return places;
+}
+
+function openFiles(maps: string): ScopeFile[] {
+  const executablePath = readlinkSync(EXECUTABLE);
+  const candidates = mappedFiles(maps);
+  const start = candidates.find(({ path }) => path === executablePath)?.start ?? 0;
+  const opened = new Map<string, ScopeFile>();
+  /** All that is mapped can be needed; only what is turns out to belong to the scope. */
+  const open = ({ path, start }: Candidate): ScopeFile => {
+    const known = opened.get(path);
+    if (known !== undefined) return known;
+    const isExecutable = path === executablePath;
+    if (!isExecutable && path.endsWith(DELETED)) {
+      throw new Error(
+        `${path.slice(0, -DELETED.length)} has been replaced since this process started`,
+      );
+    }
+    const elf = ElfFile.open(isExecutable ? EXECUTABLE : path);
+    const soname = elf.soname ?? basename(path);
+    const file = {
+      path,
+      elf,
+      bias: biasOf(elf, start),
+      isExecutable,
+      isRuntime: !isExecutable && isSystemRuntime(soname),
+    };
+    opened.set(path, file);
+    return file;
+  };
+  let files: ScopeFile[] = [];
+  try {
+    const executable = open({ path: executablePath, start });
+    const libraries = candidates.filter(({ path }) => path !== executablePath && looksLoaded(path));
+    files = [executable, ...preloadedNames().flatMap((name) => named(name, libraries, open))];
+    // In the loader's order: breadth first.
+    for (let index = 0; index < files.length; index++) {
+      for (const name of files[index]?.elf.needed ?? []) {
+        for (const file of named(name, libraries, open))
+          if (!files.includes(file)) files.push(file);
+      }
+    }
+    return files;
+  } finally {
+    for (const file of opened.values()) if (!files.includes(file)) file.elf.close();
+  }
+}
+
+/** A library is mapped under a name that says so, unless somebody went out of his way. */
+function looksLoaded(path: string): boolean {
+  return basename(path.replace(DELETED, '')).includes('.so');
+}
+
+/** The mapped library that a name stands for: by its file's name, which is quick, or by what it calls itself. */
+function named(
+  name: string,
+  libraries: readonly Candidate[],
+  open: (candidate: Candidate) => ScopeFile,
+): ScopeFile[] {
+  const wanted = basename(name);
+  const quick = libraries.find(({ path }) => basename(path) === wanted);
+  if (quick !== undefined) return [open(quick)];
+  const byPath = name.includes('/') ? realPathOf(name) : null;
+  const found = libraries.find(
+    (library) => library.path === byPath || open(library).elf.soname === wanted,
+  );
+  return found === undefined ? [] : [open(found)];
+}
+
+function realPathOf(path: string): string | null {
+  try {
+    return realpathSync(path);
+  } catch {
+    return null;
+  }
+}
+
+/** What was preloaded when the process started, in that order. A worker thread's own environment does not tell. */
+function preloadedNames(): string[] {
+  const prefix = 'LD_PRELOAD=';
+  const variables = readText('/proc/self/environ').split('\0');
+  const fromEnvironment = variables.find((text) => text.startsWith(prefix))?.slice(prefix.length);
+  const fromSystem = readText('/etc/ld.so.preload').replaceAll(/#.*/g, '');
+  // ld.so(8): separated by spaces or colons, and by white space in the file.
+  const names = [...(fromEnvironment ?? '').split(/[ :]+/), ...fromSystem.split(/[\s:]+/)];
+  return names.filter((name) => name !== '');
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    // Most systems have no list of their own; without /proc/self/maps nobody comes here.
+    return '';
+  }
+}
+
+function biasOf(elf: ElfFile, start: number): number {
+  if (elf.type === AT_FIXED_PLACE) return 0;
+  const first = elf.segments.find(({ type }) => type === PT.LOAD);
+  return start - (first === undefined ? 0 : first.address - first.offset);
+}
+
+/** The files that a text of `/proc/<pid>/maps` lists, each with the place where its first byte is mapped. */
+function mappedFiles(maps: string): Candidate[] {
+  const files = new Map<string, Candidate>();
+  for (const line of maps.split('\n')) {
+    const [, start, offset, path] =
+      /^([0-9a-f]+)-\S+ \S+ ([0-9a-f]+) \S+ \d+\s+(\/.*)$/.exec(line) ?? [];
+    if (start === undefined || offset === undefined || path === undefined) continue;
+    if (Number.parseInt(offset, 16) !== 0 || files.has(path)) continue;
+    files.set(path, { path, start: Number.parseInt(start, 16) });
+  }
+  return [...files.values()];
+}

@@ -1,0 +1,100 @@
+/**
+ * Opens a library by its plan, and closes it again. What a plan wants is done in this thread, which may have to wait for the loader, and
+ * never on the main thread.
+ */
+
+import { randomBytes } from 'node:crypto';
+import { unlinkSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import type { KeptLibrary } from '../src/lane-protocol.js';
+import { ProcessScope } from '../src/library/binding/process-scope.js';
+import { makeShim } from '../src/library/binding/shim.js';
+import type { LoadPlan } from '../src/library/load-plan.js';
+import { messageOf } from '../src/library/system-errors.js';
+import { bind } from './c-functions.js';
+import { LibraryRefused, NativeLibrary } from './native-library.js';
+import { type LookOptions, threadsInside } from './threads-inside.js';
+
+/** Flags of dlopen(3); musl has the same. */
+const RTLD_LAZY = 1;
+const RTLD_NOW = 2;
+const RTLD_NOLOAD = 4;
+const RTLD_NODELETE = 0x1000;
+
+/**
+ * Opens what has to be there before, then the library itself.
+ *
+ * @throws {LibraryRefused} if the loader refuses any of it, a required symbol is missing or the ABI is not ours.
+ */
+export function openLibrary(plan: LoadPlan, opened?: () => void): NativeLibrary {
+  if (plan.runtimeShim !== null) loadShim(plan.runtimeShim, dirname(plan.libraryPath));
+  for (const path of plan.loadFirst) load(path, RTLD_NOW);
+  for (const path of plan.keepMapped) load(path, RTLD_NOW | RTLD_NODELETE);
+  return new NativeLibrary(plan, opened);
+}
+
+/**
+ * Between the library's shutdown and its unload: what threads of this process are still in is mapped for good from now on, and
+ * returned. The unload then leaves it.
+ */
+export function keepEntered(plan: LoadPlan, threads: Omit<LookOptions, 'files'>): KeptLibrary[] {
+  if (process.platform !== 'linux' || !plan.mayStartThreads) return [];
+  const { byFile, unknown } = threadsInside({ files: plan.mayUnload, ...threads });
+  const kept = [...byFile].map(([path, count]) => ({ path, reason: inside(count) }));
+  if (kept.length === 0 && unknown > 0) {
+    kept.push({ path: plan.libraryPath, reason: perhapsInside(unknown) });
+  }
+  for (const { path } of kept) dlopen(path, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+  return kept;
+}
+
+function inside(count: number): string {
+  const threads =
+    count === 1 ? 'a thread of the process is' : `${count} threads of the process are`;
+  return `${threads} still in it after handler_shutdown, and would crash the process; join every thread there`;
+}
+
+function perhapsInside(count: number): string {
+  const threads = count === 1 ? 'a thread' : `${count} threads`;
+  return `${threads} started since it was loaded may still be in it, which cannot be seen; join every thread in handler_shutdown`;
+}
+
+/** Loads this process's runtime shim, once. It stays. */
+function loadShim(soname: string, directory: string): void {
+  if (dlopen(soname, RTLD_LAZY | RTLD_NOLOAD) !== 0) return;
+  const path = join(directory, `shim-${process.pid}-${randomBytes(8).toString('hex')}.so`);
+  try {
+    const scope = ProcessScope.open();
+    try {
+      writeFileSync(path, makeShim(scope), { mode: 0o600, flag: 'wx' });
+    } finally {
+      scope.close();
+    }
+  } catch (error) {
+    throw refused(`the runtime shim could not be made: ${messageOf(error)}`);
+  }
+  try {
+    load(path, RTLD_NOW | RTLD_NODELETE);
+  } finally {
+    // The mapping keeps it, and nobody else is to find it.
+    unlinkSync(path);
+  }
+}
+
+/** @throws {LibraryRefused} if the loader refuses it. */
+function load(path: string, flags: number): void {
+  if (dlopen(path, flags) === 0) throw refused(lastLoaderError());
+}
+
+function dlopen(path: string, flags: number): number {
+  return bind('dlopen', 'uintptr_t', ['const char *', 'int'])(path, flags);
+}
+
+function lastLoaderError(): string {
+  const dlerror = bind<() => string | null>('dlerror', 'const char *', []);
+  return dlerror() ?? 'the loader gave no reason';
+}
+
+function refused(message: string): LibraryRefused {
+  return new LibraryRefused({ kind: 'loader', message });
+}

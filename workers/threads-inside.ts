@@ -1,0 +1,162 @@
+/**
+ * Looks for threads of this process that are inside of certain files, before these are unmapped: such a thread would crash the process.
+ *
+ * Linux tells where a thread that waits has its stack (proc_pid_syscall(5)), and there is the address of each function that it will
+ * return to. An old address that lies there by chance is taken for one that counts: then a library stays mapped that could have gone.
+ * A thread that runs tells nothing. One that is younger than the library and runs on and on is taken for one of the library's.
+ */
+
+import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs';
+import { isLaneThread, type ThreadKey, threadKey } from '../src/lane-threads.js';
+
+/** A thread that was joined may still be listed for a moment. */
+const END_MS = 200;
+/** A thread that runs is most likely one of Node's that is starting, and will wait for something soon. */
+const RUN_MS = 3000;
+const LOOK_MS = 1;
+/** Of a stack, what was called last. Nobody waits in deeper recursion than that. */
+const MOST_STACK_BYTES = 1024 * 1024;
+const ADDRESS_BYTES = 8;
+const TICKS_PER_SECOND = 100;
+/** Node has no Linux of the other kind that has 64 bits, but for s390x, where nothing is found. */
+const LITTLE = true;
+
+export interface ThreadsInside {
+  /** How many threads are in each file; only files with any are there. */
+  byFile: ReadonlyMap<string, number>;
+  /** Younger threads of which it cannot be told where they are. */
+  unknown: number;
+}
+
+export interface LookOptions {
+  files: readonly string[];
+  /** Which threads are lanes; null if this process has none. */
+  laneThreads: SharedArrayBuffer | null;
+  /** Threads that were started before this, in seconds since the system was, are not the files' own. */
+  sinceSeconds: number;
+}
+
+interface Range {
+  start: number;
+  end: number;
+}
+
+interface Mapping extends Range {
+  path: string;
+  isCode: boolean;
+}
+
+/** Looks until there is nothing to be seen, or for a moment at most. Blocks this thread. */
+export function threadsInside(options: LookOptions): ThreadsInside {
+  const startedMs = performance.now();
+  for (;;) {
+    const seen = look(options);
+    const patienceMs = seen.byFile.size > 0 ? END_MS : seen.unknown > 0 ? RUN_MS : 0;
+    if (performance.now() - startedMs >= patienceMs) return seen;
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOOK_MS);
+  }
+}
+
+function look({ files, laneThreads, sinceSeconds }: LookOptions): ThreadsInside {
+  const mappings = readMappings();
+  const code = mappings.filter(({ path, isCode }) => isCode && files.includes(path));
+  const byFile = new Map<string, number>();
+  let unknown = 0;
+  const memory = openSync('/proc/self/mem', 'r');
+  try {
+    for (const name of readdirSync('/proc/self/task')) {
+      const key = threadKey(Number(name));
+      if (key === null || isLane(key, laneThreads)) continue;
+      const place = placeOf(key.id);
+      if (place === 'gone') continue;
+      if (place === 'unknown') {
+        // Rounded by the system, so one more tick.
+        if ((key.startedTicks + 1) / TICKS_PER_SECOND >= sinceSeconds) unknown += 1;
+        continue;
+      }
+      const file = fileIn(place, code, mappings, memory);
+      if (file !== null) byFile.set(file, (byFile.get(file) ?? 0) + 1);
+    }
+  } finally {
+    closeSync(memory);
+  }
+  return { byFile, unknown };
+}
+
+/** The main thread calls nothing of a library: in a lane's process and in pre-flight it is the one that looks. */
+function isLane(key: ThreadKey, laneThreads: SharedArrayBuffer | null): boolean {
+  if (key.id === process.pid) return true;
+  return laneThreads !== null && isLaneThread(laneThreads, key);
+}
+
+interface Place {
+  instruction: number;
+  stack: number;
+}
+
+/** Where a thread waits. */
+function placeOf(id: number): Place | 'gone' | 'unknown' {
+  let text: string;
+  try {
+    text = readFileSync(`/proc/self/task/${id}/syscall`, 'latin1');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    // Some sandboxes do not have this file, whatever thread it is of.
+    return code === 'ESRCH' || threadKey(id) === null ? 'gone' : 'unknown';
+  }
+  const [stack, instruction] = text.trim().split(' ').slice(-2).map(Number);
+  if (stack === undefined || instruction === undefined || Number.isNaN(instruction)) {
+    return 'unknown';
+  }
+  return { stack, instruction };
+}
+
+/** The file whose code a thread is in or will return to. */
+function fileIn(
+  { instruction, stack }: Place,
+  code: readonly Mapping[],
+  mappings: readonly Mapping[],
+  memory: number,
+): string | null {
+  const inside = (address: number) =>
+    code.find(({ start, end }) => address >= start && address < end)?.path ?? null;
+  const direct = inside(instruction);
+  if (direct !== null) return direct;
+  const top = mappings.find(({ start, end }) => stack >= start && stack < end)?.end ?? stack;
+  const length = Math.min(top - stack, MOST_STACK_BYTES);
+  const bytes = Buffer.alloc(length);
+  let read: number;
+  try {
+    read = readSync(memory, bytes, 0, length, stack);
+  } catch {
+    return null; // It has ended meanwhile, and its stack with it.
+  }
+  const words = new DataView(bytes.buffer, bytes.byteOffset, read);
+  for (let at = 0; at + ADDRESS_BYTES <= read; at += ADDRESS_BYTES) {
+    const high = words.getUint32(at + 4, LITTLE);
+    // Addresses of programs end below this; most words are none.
+    if (high === 0 || high > 0x7fff) continue;
+    const file = inside(high * 2 ** 32 + words.getUint32(at, LITTLE));
+    if (file !== null) return file;
+  }
+  return null;
+}
+
+/** Format: proc_pid_maps(5). */
+function readMappings(): Mapping[] {
+  return readFileSync('/proc/self/maps', 'utf8')
+    .split('\n')
+    .flatMap((line) => {
+      const [, start, end, rights, path] =
+        /^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \d+\s*(.*)$/.exec(line) ?? [];
+      if (start === undefined || end === undefined) return [];
+      return [
+        {
+          start: Number.parseInt(start, 16),
+          end: Number.parseInt(end, 16),
+          isCode: rights?.includes('x') === true,
+          path: (path ?? '').replace(/ \(deleted\)$/, ''),
+        },
+      ];
+    });
+}
