@@ -185,6 +185,32 @@ export class AbiMismatchError extends LoadError {
   }
 }
 
+/**
+ * The library has to be bound to its own dependencies, and that would take away what it has to share with the process: the memory
+ * allocator, or data such as `std::cerr` and `environ`. Which is rare: as a rule both can be had.
+ */
+export class BindingConflictError extends LoadError {
+  readonly code = 'ERR_HANDLER_BINDING_CONFLICT';
+  /** Names that it must get from itself or its dependencies, and that the node executable has too; at most 20. */
+  readonly own: readonly string[];
+  /** Names that it must get where ordinary binding finds them; at most 20. */
+  readonly shared: readonly string[];
+  /** Why not both. */
+  readonly obstacle: string;
+
+  constructor(
+    conflict: Pick<BindingConflictError, 'own' | 'shared' | 'obstacle'>,
+    message: string,
+    path: string,
+    fields: ErrorFields = {},
+  ) {
+    super(message, path, fields);
+    this.own = conflict.own;
+    this.shared = conflict.shared;
+    this.obstacle = conflict.obstacle;
+  }
+}
+
 /** `handler_init` returned an error. */
 export class InitFailedError extends LoadError {
   readonly code = 'ERR_HANDLER_INIT_FAILED';

@@ -7,8 +7,15 @@ export { exitProcess } from './exit-process.js';
 export type { HandlerInfo, WearReason } from './lane-protocol.js';
 export type { LaneCounts } from './lanes.js';
 export type { LatencyStats, LatencySummary } from './latency.js';
+export type { BindingReport } from './library/binding/decide.js';
 export { libraryFileName } from './library/name.js';
-export type { EndpointOptions, Isolation, LoadOptions, RegistryOptions } from './options.js';
+export type {
+  BindingOption,
+  EndpointOptions,
+  Isolation,
+  LoadOptions,
+  RegistryOptions,
+} from './options.js';
 export type { PreflightOptions, SelfTest } from './preflight/options.js';
 export type { PreflightReport } from './preflight/preflight.js';
 export type { PreflightStep } from './preflight/protocol.js';

@@ -70,6 +70,12 @@ export interface EndpointOptions {
    */
   env?: Record<string, string>;
   /**
+   * Whose definition of a symbol a library gets if the node executable has one too (Linux). `default`: Node's, as for any program's
+   * libraries. `own`: that of the library or its dependencies. Default `auto`: decided for each library from its files, see
+   * `LoadedHandler.binding`.
+   */
+  binding?: BindingOption;
+  /**
    * Whether to load a library that others than this user and root own or may write, itself or its directory. Default
    * `false`. Not looked at on Windows.
    */
@@ -98,6 +104,9 @@ export interface RegistryOptions extends EndpointOptions {
   /** Longest `close` may take. Default 10,000 ms. */
   closeTimeoutMs?: number;
 }
+
+/** How a library's symbols are bound. */
+export type BindingOption = 'auto' | 'default' | 'own';
 
 /** Where a handler's code runs: in a worker thread, or in a child process. */
 export type Isolation = 'thread' | 'process';
@@ -180,6 +189,7 @@ const OTHER_OPTIONS = [
   'resourceLimits',
   'preflight',
   'env',
+  'binding',
   'allowUnsafePermissions',
 ];
 
@@ -261,8 +271,18 @@ export function resolveEndpointOptions(
   );
   resolved['preflight'] =
     preflight === undefined ? (base?.preflight ?? {}) : checkPreflight(preflight);
+  resolved['binding'] =
+    given['binding'] === undefined ? (base?.binding ?? 'auto') : checkBinding(given['binding']);
   resolved['env'] = env === undefined ? (base?.env ?? {}) : checkEnv(env);
   return resolved as unknown as ResolvedEndpointOptions;
+}
+
+function checkBinding(value: unknown): BindingOption {
+  if (value === 'auto' || value === 'default' || value === 'own') return value;
+  throw new InvalidOptionError(
+    'binding',
+    `binding must be 'auto', 'default' or 'own'; got ${show(value)}`,
+  );
 }
 
 function checkIsolation(value: unknown): Isolation {

@@ -101,8 +101,10 @@ for (const [rules, resolveOptions] of [
 }
 
 test('there is a test for each number', (t) => {
-  const { resourceLimits, isolation, standby, preflight, env, allowUnsafePermissions, ...numbers } =
+  const { resourceLimits, isolation, standby, preflight, env, allowUnsafePermissions, ...rules } =
     endpoint({});
+  const { binding, ...numbers } = rules;
+  t.is(binding, 'auto');
   t.deepEqual(
     [resourceLimits, isolation, standby, preflight, env, allowUnsafePermissions],
     [undefined, 'thread', false, {}, {}, false],
@@ -112,6 +114,20 @@ test('there is a test for each number', (t) => {
   t.false(allowOutsideLinks);
   t.deepEqual([handlersDir, cacheDir, ofEndpoints], [resolve('handlers'), undefined, endpoint({})]);
   t.deepEqual(Object.keys(rest).sort(), Object.keys(REGISTRY).sort());
+});
+
+test('binding is one of three words', (t) => {
+  for (const value of ['auto', 'default', 'own'])
+    t.is(endpoint({ binding: value })['binding'], value);
+  for (const value of [null, 1, '', 'deep', true]) {
+    const error = t.throws<InvalidOptionError>(() => endpoint({ binding: value }), {
+      instanceOf: InvalidOptionError,
+    });
+    t.is(error.option, 'binding');
+  }
+  const base = resolveEndpointOptions({ binding: 'own' });
+  t.is(resolveEndpointOptions({}, base).binding, 'own');
+  t.is(resolveEndpointOptions({ binding: 'auto' }, base).binding, 'auto');
 });
 
 test('directories are made absolute', (t) => {

@@ -11,6 +11,7 @@
  */
 
 import { basename } from 'node:path';
+import type { BindingOption } from '../../options.js';
 import { DF, DT, STV } from '../elf/constants.js';
 import { type ElfFile, type ElfSymbol, isExported, isImported } from '../elf/elf-file.js';
 import type { Binding } from '../load-plan.js';
@@ -54,19 +55,19 @@ const UNUSABLE_ORIGINAL =
 const ALLOCATION = ['malloc', 'calloc', 'realloc', 'free', 'strdup', '_Znwm', '_ZdlPv'];
 
 /** What every C++ library has of the standard library's templates. It is the same wherever it comes from. */
-const STANDARD_TEMPLATE = /^_Z(?:T[VISCT]|GV)?N?[VKRO]*(?:S[tabsiod]|9__gnu_cxx|10__cxxabiv1)/;
+const STANDARD_TEMPLATE = /^_Z(?:T[VISCT]|GV)?Z*N?[VKRO]*(?:S[tabsiod]|9__gnu_cxx|10__cxxabiv1)/;
 
 /** `RTLD_DEEPBIND` makes these end the process: https://github.com/google/sanitizers/issues/611 */
 const SANITIZERS = ['__asan_init', '__tsan_init', '__msan_init', '__hwasan_init', '__memprof_init'];
 
 /**
- * Decides for the library that comes first in `closure`. `scope` is this process's; `wanted` is what the option `binding` says, or
- * undefined. `shimObstacle` is why there can be no shim, or null.
+ * Decides for the library that comes first in `closure`. `scope` is this process's; `wanted` is what the option `binding` says.
+ * `shimObstacle` is why there can be no shim, or null.
  */
 export function decideBinding(
   closure: readonly ClosureLibrary[],
   scope: ProcessScope,
-  wanted: Binding | undefined,
+  wanted: BindingOption,
   shimObstacle: string | null,
 ): BindingDecision {
   const own = ownLibraries(closure, scope);
