@@ -22,4 +22,18 @@ export interface DrainReport {
   library: 'unloaded' | 'resident' | 'unverified';
   /** Why the library is not known to be unloaded. */
   reason?: string;
+  /**
+   * The same of each library that was loaded for this version: the handler itself, what came along with it, and what is mapped for good
+   * because its threads outlive their users.
+   */
+  libraries: LibraryFate[];
+}
+
+/** What became of one library. */
+export interface LibraryFate {
+  /** The handler's file name, or the name that a dependency is asked for by. */
+  name: string;
+  fate: 'unloaded' | 'resident' | 'unverified';
+  /** Why it is not known to be unloaded. */
+  reason?: string;
 }

@@ -17,7 +17,8 @@ import {
 import type { Report } from './events.js';
 import type { KeepAlive } from './keep-alive.js';
 import type { Integrity } from './library/integrity.js';
-import { plainPlan } from './library/load-plan.js';
+import { type Prepared, prepareLibrary } from './library/prepare/prepare.js';
+import { abandon } from './library/prepare/prepare-thread.js';
 import type { CopyRules, LibraryStore, PrivateCopy } from './library/store.js';
 import {
   type EndpointOptions,
@@ -200,7 +201,12 @@ export class Endpoint {
     const copy = await this.#copy(identity, path, rules, options, signal);
     // A wait of 0 would be none at all.
     const leftMs = () => Math.max(1, endMs - performance.now());
-    const plan = plainPlan(copy.path);
+    const prepared = await this.#prepare(identity, copy, rules, options, leftMs(), signal);
+    const { plan } = prepared;
+    const removeCopies = async () => {
+      await prepared.remove();
+      await copy.remove();
+    };
     let tried: PreflightReport | null = null;
     let version: Version;
     let standby: Standby | null = null;
@@ -211,16 +217,16 @@ export class Endpoint {
         tried = await preflight({ ...parts, timeoutMs: leftMs() });
       }
     } catch (error) {
-      await copy.remove();
+      await removeCopies();
       throw error;
     }
     try {
       standby = await this.#takeStandby(options);
-      const parts = { identity, options, path, copy, plan, preflight: tried, standby };
+      const parts = { identity, options, path, copy, prepared, preflight: tried, standby };
       version = new Version({ ...parts, keepAlive, report });
     } catch (cause) {
       await standby?.destroy();
-      await copy.remove();
+      await removeCopies();
       throw new LoadFailedError(
         `no threads or memory could be had for ${path} (${cause}); load fewer versions, or lower threads, maxInFlight and maxPayloadBytes`,
         path,
@@ -304,6 +310,41 @@ export class Endpoint {
         (copy) => copy.remove(),
         () => undefined,
       );
+      throw error;
+    }
+  }
+
+  /** Makes the copy ready, in time. If that fails, nothing is left of it. */
+  async #prepare(
+    identity: VersionIdentity,
+    copy: PrivateCopy,
+    rules: CopyRules,
+    { isolation, env, loadTimeoutMs }: ResolvedEndpointOptions,
+    milliseconds: number,
+    signal: AbortSignal,
+  ): Promise<Prepared> {
+    const { store } = this.#parts;
+    const path = copy.sourcePath;
+    const preparing = prepareLibrary({ store, copy, isolation, env, rules });
+    try {
+      return await pTimeout(preparing, {
+        milliseconds,
+        signal,
+        message: new LoadTimeoutError(
+          loadTimeoutMs,
+          `${path} and what it needs could not be read within ${loadTimeoutMs} ms; look at the file systems that they are on, or raise loadTimeoutMs`,
+          path,
+          identity,
+        ),
+      });
+    } catch (error) {
+      // If it was the wait that failed, nobody wants the copies any more.
+      if (error instanceof LoadTimeoutError) abandon();
+      preparing.then(
+        (prepared) => prepared.remove(),
+        () => undefined,
+      );
+      await copy.remove();
       throw error;
     }
   }

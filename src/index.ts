@@ -1,5 +1,5 @@
 export type { DispatcherStats, OutcomeTotals, ShedError } from './dispatcher.js';
-export type { DrainReport } from './drain-report.js';
+export type { DrainReport, LibraryFate } from './drain-report.js';
 export type { EndpointStats, SwapResult } from './endpoint.js';
 export * from './errors.js';
 export type { RegistryEmitter, RegistryEvents } from './events.js';
@@ -9,6 +9,7 @@ export type { LaneCounts } from './lanes.js';
 export type { LatencyStats, LatencySummary } from './latency.js';
 export type { BindingReport } from './library/binding/decide.js';
 export { libraryFileName } from './library/name.js';
+export type { HandlerDependency, LibraryPatch, SharedStatics } from './library/prepare/report.js';
 export type {
   BindingOption,
   EndpointOptions,

@@ -4,18 +4,20 @@
  */
 
 import { strict as assert } from 'node:assert';
+import { basename } from 'node:path';
 import pTimeout from 'p-timeout';
 import { deferred, settledWithin } from './deferred.js';
 import { Dispatcher, type DispatcherStats, type OutcomeTotals } from './dispatcher.js';
-import type { DrainReport } from './drain-report.js';
+import type { DrainReport, LibraryFate } from './drain-report.js';
 import { type DropReason, LoadTimeoutError } from './errors.js';
 import type { Report } from './events.js';
 import { prepareExit } from './exit-process.js';
 import type { KeepAlive } from './keep-alive.js';
 import type { HandlerInfo } from './lane-protocol.js';
 import { type LaneCounts, type LaneExit, Lanes, type Refusal } from './lanes.js';
-import type { LoadPlan } from './library/load-plan.js';
-import { isMapped } from './library/mappings.js';
+import { listsFile, readMaps } from './library/mappings.js';
+import type { OwnLibrary, Prepared } from './library/prepare/prepare.js';
+import type { HandlerDependency, LibraryPatch, SharedStatics } from './library/prepare/report.js';
 import type { PrivateCopy } from './library/store.js';
 import { messageOf } from './library/system-errors.js';
 import { prepareCopy } from './native-copy.js';
@@ -56,8 +58,16 @@ export interface LoadedHandler {
   readonly version: number;
   /** The library's absolute path. What was loaded is a private copy of it. */
   readonly path: string;
-  /** SHA-256 of what was loaded: 64 lower-case hexadecimal digits. */
+  /** SHA-256 of what was deployed, before anything was changed in the copy: 64 lower-case hexadecimal digits. */
   readonly sha256: string;
+  /** What was changed in the private copies; empty if nothing was. */
+  readonly patches: readonly LibraryPatch[];
+  /** Why nothing could be changed in them, although something may have had to be; null if nothing was in the way. */
+  readonly patchObstacle: string | null;
+  /** C++ statics that this version shares with others; null if there are none. */
+  readonly sharedStatics: SharedStatics | null;
+  /** The libraries that it needs, directly or not. Empty where they are not known: only ELF files tell. */
+  readonly dependencies: readonly HandlerDependency[];
   /** What the library says of itself. */
   readonly info: HandlerInfo;
   /** What was learned when it was tried in a child process; null if `preflight` was false. */
@@ -111,8 +121,8 @@ export interface VersionParts {
   /** The library as the caller named it. */
   path: string;
   copy: PrivateCopy;
-  /** How the copy is opened. */
-  plan: LoadPlan;
+  /** How the copy is opened, and with what. */
+  prepared: Prepared;
   preflight: PreflightReport | null;
   /** What the version is made of, and destroys in the end. */
   standby: Standby;
@@ -141,6 +151,7 @@ export class Version implements LoadedHandler {
   info: HandlerInfo = { name: null, version: null, description: null };
   readonly #identity: VersionIdentity;
   readonly #copy: PrivateCopy;
+  readonly #prepared: Prepared;
   readonly #keepAlive: KeepAlive;
   readonly #report: Report;
   readonly #ring: RingProducer;
@@ -159,6 +170,7 @@ export class Version implements LoadedHandler {
     this.options = options;
     this.#identity = identity;
     this.#copy = copy;
+    this.#prepared = parts.prepared;
     this.#keepAlive = keepAlive;
     this.#report = report;
     this.#ring = standby.ring;
@@ -187,7 +199,7 @@ export class Version implements LoadedHandler {
       standby,
       regions,
       sourcePath: parts.path,
-      plan: parts.plan,
+      plan: parts.prepared.plan,
       hooks: {
         doorbell: () => this.#dispatcher.doorbellRang(),
         collect: () => this.#dispatcher.collect(),
@@ -272,6 +284,7 @@ export class Version implements LoadedHandler {
     this.#dispatcher.dispose();
     await this.#lanes.stop();
     await this.#lanes.destroy();
+    await this.#prepared.remove();
     await this.#copy.remove();
   }
 
@@ -287,6 +300,22 @@ export class Version implements LoadedHandler {
 
   get sha256(): string {
     return this.#copy.sha256;
+  }
+
+  get patches(): readonly LibraryPatch[] {
+    return this.#prepared.patches;
+  }
+
+  get patchObstacle(): string | null {
+    return this.#prepared.obstacle;
+  }
+
+  get sharedStatics(): SharedStatics | null {
+    return this.#prepared.sharedStatics;
+  }
+
+  get dependencies(): readonly HandlerDependency[] {
+    return this.#prepared.dependencies;
   }
 
   get draining(): boolean {
@@ -433,30 +462,60 @@ export class Version implements LoadedHandler {
     } catch (error) {
       reason = messageOf(error);
     }
-    const mapped = await isMapped(this.#copy.path);
+    const maps = await readMaps();
     this.#state = step(this.#state, 'retired');
-    const library = mapped === undefined ? 'unverified' : mapped ? 'resident' : 'unloaded';
-    const said = {
-      unloaded: reason,
-      resident:
-        'the library is still mapped after its last lane has unloaded it: it has unique symbols (C++ inline or template statics) or thread-local destructors; see docs/abi.md',
-      unverified: 'this platform does not tell what is mapped',
-    }[library];
+    const own = { name: basename(this.path), path: this.#copy.path };
+    const handler = fateOf(own, maps, this.#whyResident());
+    const library = handler.fate;
+    const said = library === 'unloaded' ? reason : handler.reason;
+    const { ownLibraries, lasting } = this.#prepared;
+    const libraries = [
+      handler,
+      ...ownLibraries.map((each) => fateOf(each, maps, STILL_MAPPED)),
+      // In a process of its own, it has gone with that.
+      ...lasting.map((each) => fateOf(each, maps, KEPT_MAPPED)),
+    ];
     // First those who keep count of versions, then those who listen and those who wait for the report.
     this.#retired.resolve();
-    this.#report('retired', { ...this.#identity, report: this.#reportNow(drain, library, said) });
-    this.#settleReport(drain, library, said);
+    const report = this.#reportNow(drain, library, said, libraries);
+    this.#report('retired', { ...this.#identity, report });
+    this.#settleReport(drain, library, said, libraries);
   }
 
-  #settleReport(drain: Drain, library: DrainReport['library'], reason?: string): void {
+  /** Why the library itself is still mapped after its last lane has unloaded it. */
+  #whyResident(): string {
+    const { sharedStatics, obstacle } = this.#prepared;
+    if (sharedStatics !== null) {
+      const { count, libraries } = sharedStatics;
+      return `it shares ${count} unique symbol${count === 1 ? '' : 's'} (C++ inline or template statics) with ${libraries.join(', ')}`;
+    }
+    if (obstacle !== null) return `${STILL_MAPPED} (its copy was not changed: ${obstacle})`;
+    return STILL_MAPPED;
+  }
+
+  #settleReport(
+    drain: Drain,
+    library: DrainReport['library'],
+    reason?: string,
+    libraries?: LibraryFate[],
+  ): void {
     if (drain.timer !== null) clearTimeout(drain.timer);
     if (drain.reported) return;
     drain.reported = true;
-    drain.settle(this.#reportNow(drain, library, reason));
+    drain.settle(this.#reportNow(drain, library, reason, libraries));
     this.#keepAlive.release();
   }
 
-  #reportNow(drain: Drain, library: DrainReport['library'], reason?: string): DrainReport {
+  /** Without `libraries`, its own have the fate of the handler, which holds them. */
+  #reportNow(
+    drain: Drain,
+    library: DrainReport['library'],
+    reason?: string,
+    libraries?: LibraryFate[],
+  ): DrainReport {
+    const { ownLibraries, lasting } = this.#prepared;
+    const why = reason === undefined ? {} : { reason };
+    const held = [{ name: basename(this.path) }, ...ownLibraries];
     const { succeeded, failed, badResponse, dropped } = this.#dispatcher.totals;
     return {
       ...this.#identity,
@@ -465,7 +524,11 @@ export class Version implements LoadedHandler {
       dropped: dropped - drain.droppedBefore,
       abandoned: this.#dispatcher.abandoned,
       library,
-      ...(reason === undefined ? {} : { reason }),
+      ...why,
+      libraries: libraries ?? [
+        ...held.map(({ name }) => ({ name, fate: library, ...why })),
+        ...lasting.map(({ name }) => ({ name, fate: 'resident' as const, reason: KEPT_MAPPED })),
+      ],
     };
   }
 
@@ -491,4 +554,17 @@ export class Version implements LoadedHandler {
       ...this.#dispatcher.stats(),
     };
   }
+}
+
+const STILL_MAPPED =
+  'the library is still mapped after its last lane has unloaded it: it is marked never to be unloaded, has thread-locals with destructors, or holds itself; see docs/abi.md';
+const KEPT_MAPPED =
+  'its threads or statics outlive their users, so it is mapped for good (runtime)';
+
+/** What `maps`, the list of mappings, says of a library; `reason` is why it is still there, if it is. */
+function fateOf({ name, path }: OwnLibrary, maps: string | undefined, reason: string): LibraryFate {
+  if (maps === undefined) {
+    return { name, fate: 'unverified', reason: 'this platform does not tell what is mapped' };
+  }
+  return listsFile(maps, path) ? { name, fate: 'resident', reason } : { name, fate: 'unloaded' };
 }

@@ -126,7 +126,7 @@ test('what was learned is there to read', async (t) => {
   t.true((plain.preflight?.tookMs ?? 0) > 0);
   const leaky = await loadFault(registry, 'file@init');
   t.is(leaky.preflight?.descriptorsLeft, isLinux ? 1 : null);
-  const pinned = await registry.load('cpp_unique');
+  const pinned = await registry.load('pinned');
   t.is(pinned.preflight?.unloads, isLinux ? false : null);
 });
 

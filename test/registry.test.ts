@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { readdir, readFile, rename, writeFile } from 'node:fs/promises';
-import { join, relative } from 'node:path';
+import { basename, join, relative } from 'node:path';
 import test from 'ava';
 import { fixture } from '../fixtures/paths.js';
 import {
@@ -160,11 +160,13 @@ test.serial('handler_init and handler_shutdown run once a library, not once a la
 
 test('a library that stays mapped is reported as resident, with the reason', async (t) => {
   const { registry } = await openRegistry(t);
-  await registry.load('cpp_unique');
-  t.is(await outcome(registry.execute('cpp_unique', {}, '')), '1');
-  const report = await registry.unload('cpp_unique');
-  t.is(report.library, process.platform === 'linux' ? 'resident' : UNLOADED);
+  await registry.load('pinned');
+  t.is(await outcome(registry.execute('pinned', {}, 'x')), 'x');
+  const report = await registry.unload('pinned');
+  const library = process.platform === 'linux' ? 'resident' : UNLOADED;
+  t.is(report.library, library);
   t.regex(report.reason ?? '', /./);
+  t.like(report.libraries, [{ name: basename(fixture('pinned')), fate: library }]);
   t.is(registry.drainingCount, 0);
 });
 

@@ -1,5 +1,6 @@
 /** What is wrong with a library, or soon will be, and what to do: from facts, without looking at anything. */
 
+import type { Prepared } from '../library/prepare/prepare.js';
 import type { PreflightReport } from '../preflight/preflight.js';
 import type { ElfFacts } from './elf-facts.js';
 
@@ -45,13 +46,13 @@ const MAX_NAMES = 5;
 
 /** Symbols that others can see and that the ABI has no use for. */
 export function strayExports(elf: ElfFacts): string[] {
-  return (elf.exported ?? [])
+  return elf.exported
     .map(({ name }) => name)
     .filter((name) => !HANDLER_SYMBOLS.has(name) && !LINKER_SYMBOLS.has(name));
 }
 
-/** `nodeExports` are the names that the node binary exports. */
-export function elfAdvice(elf: ElfFacts, nodeExports: ReadonlySet<string>): Warning[] {
+/** `isOfNode` says whether the node binary exports a name. */
+export function elfAdvice(elf: ElfFacts, isOfNode: (name: string) => boolean): Warning[] {
   const warnings: Warning[] = [];
   const warn = (code: string, message: string, fix: string) =>
     warnings.push({ code, message, fix });
@@ -63,20 +64,12 @@ export function elfAdvice(elf: ElfFacts, nodeExports: ReadonlySet<string>): Warn
       'compile with -fvisibility=hidden; for static libraries that you link in: -Wl,--exclude-libs,ALL',
     );
   }
-  const shadowed = elf.symbolic ? [] : stray.filter((name) => nodeExports.has(name));
+  const shadowed = elf.symbolic ? [] : stray.filter(isOfNode);
   if (shadowed.length > 0) {
     warn(
       'interposable',
       `${list(shadowed)} ${shadowed.length === 1 ? 'is' : 'are'} exported by node too, and calls may reach that one`,
       'link with -Wl,-Bsymbolic, or hide them as above',
-    );
-  }
-  const unique = (elf.exported ?? []).filter(({ binding }) => binding === 'unique');
-  if (unique.length > 0) {
-    warn(
-      'unique-symbols',
-      `has unique symbols (${list(unique.map(({ name }) => name))}): it is never unloaded, and each new version stays in memory`,
-      'compile with -fno-gnu-unique; if they come with -static-libstdc++: -Wl,--exclude-libs,ALL',
     );
   }
   if (elf.noDelete) {
@@ -115,12 +108,12 @@ export function elfAdvice(elf: ElfFacts, nodeExports: ReadonlySet<string>): Warn
   if (!elf.relro) {
     warn('no-relro', 'its tables of addresses stay writable', 'link with -Wl,-z,relro');
   }
-  const relative = elf.searchPaths.filter((path) => !path.startsWith('/'));
+  const relative = elf.searchPaths.filter((path) => !/^[/$]/.test(path));
   if (relative.length > 0) {
     warn(
       'relative-search-path',
-      `looks for its dependencies in ${list(relative)}, but is loaded from a copy elsewhere`,
-      'link them in statically, or use an absolute rpath',
+      `looks for its dependencies in ${list(relative)}, which depends on the working directory`,
+      'use $ORIGIN, or an absolute rpath',
     );
   }
   const forbidden = FORBIDDEN.filter((name) => imported.has(name));
@@ -134,10 +127,39 @@ export function elfAdvice(elf: ElfFacts, nodeExports: ReadonlySet<string>): Warn
   return warnings;
 }
 
+/** What was found when the copy was made ready. */
+export function preparedAdvice({ sharedStatics, dependencies, obstacle }: Prepared): Warning[] {
+  const warnings: Warning[] = [];
+  if (obstacle !== null) {
+    warnings.push({
+      code: 'not-changed',
+      message: `its copy is loaded as it was deployed, since ${obstacle}; versions may share what should be each one's own`,
+      fix: 'link its dependencies in statically, and compile with -fno-gnu-unique',
+    });
+  }
+  if (sharedStatics !== null) {
+    const { symbols, count, libraries } = sharedStatics;
+    warnings.push({
+      code: 'shared-statics',
+      message: `shares ${count} C++ statics (${list(symbols)}) with ${list(libraries)}, and so with all other versions`,
+      fix: 'have the handler bring that library along, or link it in statically',
+    });
+  }
+  for (const { name, path, kind, instead } of dependencies) {
+    if (kind !== 'shadowed') continue;
+    warnings.push({
+      code: 'shadowed-dependency',
+      message: `gets ${path} for ${name}, which is loaded already, and not ${instead}`,
+      fix: 'have the handler bring it along ($ORIGIN), or link it in statically',
+    });
+  }
+  return warnings;
+}
+
 /** What pre-flight saw, where the file itself has not told it already. */
 export function preflightAdvice(report: PreflightReport, known: readonly Warning[]): Warning[] {
   const warnings: Warning[] = [];
-  const pinning = ['unique-symbols', 'nodelete', 'thread-local-destructors'];
+  const pinning = ['not-changed', 'shared-statics', 'nodelete', 'thread-local-destructors'];
   if (report.unloads === false && !known.some(({ code }) => pinning.includes(code))) {
     warnings.push({
       code: 'not-unloaded',

@@ -1,9 +1,12 @@
 /** All there is to say about a library, for whoever writes one. Loads nothing into this process. */
 
-import { open } from 'node:fs/promises';
 import { basename, resolve } from 'node:path';
 import { LoadError, UnsafeLibraryError } from '../errors.js';
-import { plainPlan } from '../library/load-plan.js';
+import { ElfFile } from '../library/elf/elf-file.js';
+import type { LoadPlan } from '../library/load-plan.js';
+import { type Prepared, prepareLibrary } from '../library/prepare/prepare.js';
+import type { HandlerDependency, LibraryPatch } from '../library/prepare/report.js';
+import type { SafetyRules } from '../library/safety.js';
 import { LibraryStore, type PrivateCopy } from '../library/store.js';
 import { resolveEndpointOptions } from '../options.js';
 import { type ChildReport, runChild } from '../preflight/child.js';
@@ -11,9 +14,14 @@ import { judge } from '../preflight/judge.js';
 import type { SelfTest } from '../preflight/options.js';
 import { encodeSelfTest, type PreflightReport } from '../preflight/preflight.js';
 import type { PreflightStep } from '../preflight/protocol.js';
-import { elfAdvice, preflightAdvice, strayExports, type Warning } from './advice.js';
-import { type Dependency, resolveDependencies } from './dependencies.js';
-import { type ElfFacts, readElfFacts } from './elf-facts.js';
+import {
+  elfAdvice,
+  preflightAdvice,
+  preparedAdvice,
+  strayExports,
+  type Warning,
+} from './advice.js';
+import { elfFacts } from './elf-facts.js';
 
 export interface InspectOptions {
   selfTest?: SelfTest | undefined;
@@ -41,7 +49,10 @@ export interface Inspection {
   platform: string;
   /** The machine it is for, which is this one: others are refused. */
   arch: string;
-  dependencies: Dependency[] | null;
+  /** The libraries that it needs, directly or not. */
+  dependencies: HandlerDependency[] | null;
+  /** What is changed in private copies before they are loaded. */
+  patches: LibraryPatch[] | null;
   /** The handler's functions that it exports. */
   handlerSymbols: string[] | null;
   /** What it exports besides. */
@@ -62,6 +73,7 @@ export async function inspect(path: string, options: InspectOptions): Promise<In
     platform: process.platform,
     arch: process.arch,
     dependencies: null,
+    patches: null,
     handlerSymbols: null,
     otherSymbols: null,
     threadLocals: null,
@@ -71,22 +83,33 @@ export async function inspect(path: string, options: InspectOptions): Promise<In
   };
   const store = new LibraryStore();
   let copy: PrivateCopy | undefined;
+  let prepared: Prepared | undefined;
   let unsafe: Refusal | null = null;
-  try {
-    copy = await store.copy(inspection.path, 'inspect').catch((error: unknown) => {
+  // Where it lies is one thing, what it is another, and its author will want to know both.
+  const evenIfUnsafe = async <T>(work: (rules: SafetyRules) => Promise<T>): Promise<T> =>
+    work({}).catch((error: unknown) => {
       if (!(error instanceof UnsafeLibraryError)) throw error;
-      // Where it lies is one thing, what it is another, and its author will want to know both.
-      unsafe = refusalOf(error);
-      return store.copy(inspection.path, 'inspect', { allowUnsafePermissions: true });
+      unsafe ??= refusalOf(error);
+      return work({ allowUnsafePermissions: true });
     });
+  try {
+    copy = await evenIfUnsafe((rules) => store.copy(inspection.path, 'inspect', rules));
     inspection.sizeBytes = copy.sizeBytes;
     inspection.sha256 = copy.sha256;
-    if (process.platform === 'linux') await addElf(inspection, copy.path, options);
-    await addPreflight(inspection, copy.path, options);
+    if (process.platform === 'linux') addElf(inspection, copy.path);
+    const parts = { store, copy, isolation: 'thread', env: options.env } as const;
+    prepared = await evenIfUnsafe((rules) => prepareLibrary({ ...parts, rules }));
+    inspection.warnings.push(...preparedAdvice(prepared));
+    if (process.platform === 'linux') {
+      inspection.dependencies = prepared.dependencies;
+      inspection.patches = prepared.patches;
+    }
+    await addPreflight(inspection, prepared.plan, options);
   } catch (error) {
     if (!(error instanceof LoadError)) throw error;
     inspection.refused = refusalOf(error);
   } finally {
+    await prepared?.remove();
     await copy?.remove();
     await store.close();
   }
@@ -94,29 +117,22 @@ export async function inspect(path: string, options: InspectOptions): Promise<In
   return inspection;
 }
 
-async function addElf(
-  inspection: Inspection,
-  copyPath: string,
-  { env }: InspectOptions,
-): Promise<void> {
-  const elf = await factsOf(copyPath);
-  const stray = strayExports(elf);
-  if (elf.exported !== null) {
-    const names = elf.exported.map(({ name }) => name);
-    inspection.handlerSymbols = names.filter((name) => name.startsWith('handler_')).sort();
-    inspection.otherSymbols = stray.sort();
-  }
+/** The file as it was deployed. */
+function addElf(inspection: Inspection, copyPath: string): void {
+  const elf = withElf(copyPath, elfFacts);
+  const names = elf.exported.map(({ name }) => name);
+  inspection.handlerSymbols = names.filter((name) => name.startsWith('handler_')).sort();
+  inspection.otherSymbols = strayExports(elf).sort();
   inspection.threadLocals = elf.threadLocals;
-  inspection.dependencies = await resolveDependencies(copyPath, elf.needed, env);
-  // Node's own table is large, and only of interest if there is something to look for in it.
-  const node = stray.length === 0 ? null : await factsOf(process.execPath);
-  const nodeExports = new Set(node?.exported?.map(({ name }) => name));
-  inspection.warnings.push(...elfAdvice(elf, nodeExports));
+  const warnings = withElf(process.execPath, (node) =>
+    elfAdvice(elf, (name) => node.find(name) !== undefined),
+  );
+  inspection.warnings.push(...warnings);
 }
 
 async function addPreflight(
   inspection: Inspection,
-  copyPath: string,
+  plan: LoadPlan,
   { selfTest, env, timeoutMs }: InspectOptions,
 ): Promise<void> {
   const { path } = inspection;
@@ -125,7 +141,7 @@ async function addPreflight(
   });
   const { lengths, body } = encodeSelfTest(selfTest, maxPayloadBytes);
   const child = await runChild({
-    task: { plan: plainPlan(copyPath), stackBytes, maxPayloadBytes, selfTest: lengths },
+    task: { plan, stackBytes, maxPayloadBytes, selfTest: lengths },
     body,
     env,
     timeoutMs: loadTimeoutMs,
@@ -137,9 +153,13 @@ async function addPreflight(
   inspection.warnings.push(...preflightAdvice(inspection.preflight, inspection.warnings));
 }
 
-async function factsOf(path: string): Promise<ElfFacts> {
-  const file = await open(path, 'r');
-  return readElfFacts(file).finally(() => file.close());
+function withElf<T>(path: string, look: (file: ElfFile) => T): T {
+  const file = ElfFile.open(path);
+  try {
+    return look(file);
+  } finally {
+    file.close();
+  }
 }
 
 /** Each step but the last ends where the next begins; the last one ends the process. */

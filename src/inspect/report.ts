@@ -1,7 +1,7 @@
 /** An inspection as text for a terminal. */
 
 import { styleText } from 'node:util';
-import type { Dependency } from './dependencies.js';
+import type { HandlerDependency, LibraryPatch } from '../library/prepare/report.js';
 import type { Inspection } from './inspect.js';
 
 type Style = 'bold' | 'dim' | 'red' | 'green' | 'yellow';
@@ -34,7 +34,7 @@ type Row = readonly [label: string, ...lines: string[]];
 
 function rows(inspection: Inspection, paint: Paint): Row[] {
   const { sizeBytes, sha256, platform, arch, preflight, steps } = inspection;
-  const { dependencies, handlerSymbols, otherSymbols, threadLocals } = inspection;
+  const { dependencies, patches, handlerSymbols, otherSymbols, threadLocals } = inspection;
   const result: Row[] = [];
   if (sizeBytes !== null && sha256 !== null) {
     result.push(['format', `${platform} ${arch}, ${size(sizeBytes)}`]);
@@ -48,6 +48,9 @@ function rows(inspection: Inspection, paint: Paint): Row[] {
   if (dependencies !== null && dependencies.length > 0) {
     const width = Math.max(...dependencies.map(({ name }) => name.length));
     result.push(['needs', ...dependencies.map((each) => dependency(each, width, paint))]);
+  }
+  if (patches !== null && patches.length > 0) {
+    result.push(['changed', ...patches.map(patch)]);
   }
   if (threadLocals !== null) result.push(['thread-locals', threadLocals ? 'yes' : 'no']);
   if (preflight !== null) {
@@ -69,10 +72,25 @@ function rows(inspection: Inspection, paint: Paint): Row[] {
   return result;
 }
 
-function dependency({ name, path }: Dependency, width: number, paint: Paint): string {
-  if (path === undefined) return clean(name);
+function dependency(
+  { name, path, kind, keepsThreads }: HandlerDependency,
+  width: number,
+  paint: Paint,
+): string {
   const found = path === null ? paint('red', 'not found') : paint('dim', clean(path));
-  return `${clean(name).padEnd(width)}  ${found}`;
+  const what = kind === 'system' ? '' : `  ${kind}`;
+  const stays = keepsThreads ? '  stays mapped (runtime)' : '';
+  return `${clean(name).padEnd(width)}  ${found}${what}${stays}`;
+}
+
+/** What is changed in a private copy. */
+function patch({ library, uniqueSymbols, names, searchPath }: LibraryPatch): string {
+  const parts = [
+    uniqueSymbols > 0 ? `${uniqueSymbols} unique symbols made ordinary` : '',
+    names > 0 ? `${names} names of libraries` : '',
+    searchPath ? 'where it looks for libraries' : '',
+  ].filter((part) => part !== '');
+  return `${clean(library)}: ${parts.join(', ')}`;
 }
 
 function left(threads: number | null, descriptors: number | null): string {

@@ -15,14 +15,14 @@ import { basename, dirname, join, resolve } from 'node:path';
  * path itself was a link, it must still exist. Format of the list: proc_pid_maps(5).
  */
 export async function isMapped(path: string): Promise<boolean | undefined> {
+  const maps = await readMaps();
+  return maps === undefined ? undefined : listsFile(maps, await realPathOf(path));
+}
+
+/** The text of this process's list of mappings; `undefined` where there is none. */
+export async function readMaps(): Promise<string | undefined> {
   if (process.platform !== 'linux') return undefined;
-  let maps: string;
-  try {
-    maps = await readFile('/proc/self/maps', 'utf8');
-  } catch {
-    return undefined;
-  }
-  return listsFile(maps, await realPathOf(path));
+  return readFile('/proc/self/maps', 'utf8').catch(() => undefined);
 }
 
 /**

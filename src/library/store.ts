@@ -85,6 +85,8 @@ export class LibraryStore {
    */
   #directory: Promise<string> | undefined;
   #isClosed = false;
+  /** What is kept for all, by what it is. */
+  readonly #kept = new Map<string, Promise<readonly PrivateCopy[]>>();
 
   constructor(options: LibraryStoreOptions = {}) {
     this.#isDefaultBase = options.cacheDir === undefined;
@@ -107,14 +109,19 @@ export class LibraryStore {
    *   error.
    * @throws {RegistryClosedError} after `close()`.
    */
-  async copy(
+  async copy(sourcePath: string, label: string, rules: CopyRules = {}): Promise<PrivateCopy> {
+    const name = `${safeLabel(label)}-${randomBytes(8).toString('hex')}${libraryExtension()}`;
+    return this.copyAs(sourcePath, name, rules);
+  }
+
+  /** As `copy`, with a file name that no other copy has. */
+  async copyAs(
     sourcePath: string,
-    label: string,
+    name: string,
     { integrity, ...rules }: CopyRules = {},
   ): Promise<PrivateCopy> {
     const { source, before } = await this.#openSafely(sourcePath, rules);
     try {
-      const name = `${safeLabel(label)}-${randomBytes(8).toString('hex')}${libraryExtension()}`;
       const target = await this.#onCacheSide(sourcePath, this.#create(name));
       try {
         const { sha256, sizeBytes } = await this.#fill(
@@ -145,11 +152,45 @@ export class LibraryStore {
   }
 
   /**
+   * Copies that all who bring the same use, until this store is closed: `fresh` and `finish`ed if they are the first with this
+   * `key`, else those that there are, and `fresh` is removed.
+   *
+   * @throws what `finish` throws; `fresh` is removed then.
+   */
+  async keep(
+    key: string,
+    fresh: readonly PrivateCopy[],
+    finish: () => Promise<void>,
+  ): Promise<readonly PrivateCopy[]> {
+    const remove = () => Promise.all(fresh.map((copy) => copy.remove()));
+    const known = this.#kept.get(key);
+    if (known !== undefined) {
+      await remove();
+      return known;
+    }
+    const kept = finish().then(() => fresh);
+    this.#kept.set(key, kept);
+    try {
+      return await kept;
+    } catch (error) {
+      this.#kept.delete(key);
+      await remove();
+      throw error;
+    }
+  }
+
+  /**
    * Takes no more copies and removes the store's directory once it is empty: now, or with the last
    * copy's `remove()`. Files still in it are left alone. Never rejects; may be called again.
    */
   async close(): Promise<void> {
     this.#isClosed = true;
+    const kept = await Promise.allSettled(this.#kept.values());
+    this.#kept.clear();
+    for (const copy of kept.flatMap((each) => (each.status === 'fulfilled' ? each.value : []))) {
+      // What cannot be removed is a leftover that the next process removes.
+      await copy.remove().catch(() => undefined);
+    }
     const directory = await this.#directory?.catch(() => undefined);
     if (directory !== undefined) await removeIfEmpty(directory);
   }

@@ -116,7 +116,10 @@ onLinux('what it needs, found or not', async (t) => {
   for (const { path } of good.dependencies ?? []) t.regex(path ?? 'null', /^\//);
   const [, bad] = await inspectJson(fixture('missing_dependency'));
   const missing = bad.dependencies?.filter(({ path }) => path === null);
-  t.deepEqual(missing, [{ name: 'libabsent.so', path: null }]);
+  t.deepEqual(
+    missing?.map(({ name }) => name),
+    ['libabsent.so'],
+  );
 });
 
 test('a self-test', async (t) => {

@@ -112,6 +112,7 @@ const BINDINGS: Partial<Record<number, ElfSymbol['binding']>> = {
 
 /** Of Node's own names there are some 6 MiB. */
 const MOST_TABLE_BYTES = 256 * 1024 * 1024;
+const ELF_MAGIC = 0x7f454c46;
 const MOST_DYNAMIC_ENTRIES = 65_536;
 /** Versions are numbered with 15 bits. */
 const MOST_VERSION_RECORDS = 65_536;
@@ -152,7 +153,7 @@ export class ElfFile {
     this.bytes = bytes;
     const ident = view(bytes.read(0, ELF32.headerBytes, 'ELF header'));
     const layout = [undefined, ELF32, ELF64][ident.getUint8(4)];
-    if (ident.getUint32(0) !== 0x7f454c46 || layout === undefined) {
+    if (ident.getUint32(0) !== ELF_MAGIC || layout === undefined) {
       throw new ElfError('it is not an ELF file');
     }
     this.layout = layout;
@@ -187,6 +188,28 @@ export class ElfFile {
   /** @throws {ElfError} if it is not an ELF file. */
   static from(bytes: Uint8Array): ElfFile {
     return new ElfFile(new MemoryBytes(bytes));
+  }
+
+  /**
+   * Whether there is an ELF file for the same machine as this one, whole or not: what the loader would take.
+   *
+   * @throws a system error if it cannot be read.
+   */
+  isLike(path: string): boolean {
+    const bytes = new FileBytes(path, 'r');
+    try {
+      if (bytes.sizeBytes < ELF32.headerBytes) return false;
+      const head = view(bytes.read(0, ELF32.headerBytes, 'ELF header'));
+      const isElf = head.getUint32(0) === ELF_MAGIC;
+      const bits = head.getUint8(4) === 1 ? 32 : 64;
+      const little = head.getUint8(5) === 1;
+      const machine = head.getUint16(18, little);
+      return (
+        isElf && bits === this.layout.bits && little === this.little && machine === this.machine
+      );
+    } finally {
+      bytes.close();
+    }
   }
 
   close(): void {

@@ -1,0 +1,58 @@
+/** `/etc/ld.so.cache`: where glibc's loader finds what is on no path that it is told. Format: glibc, sysdeps/generic/dl-cache.h. */
+
+import { readFileSync } from 'node:fs';
+import { codeOf } from '../system-errors.js';
+
+const CACHE_PATH = '/etc/ld.so.cache';
+const MAGIC = 'glibc-ld.so.cache1.1';
+/** What an older format begins with, which this one may follow. */
+const OLD_MAGIC = 'ld.so-1.7.0\0';
+const HEADER_BYTES = 48;
+const ENTRY_BYTES = 24;
+/** Larger than any real one by far. */
+const MOST_ENTRIES = 1_000_000;
+
+/** Paths by name, in the order in which the loader looks at them. Empty where there is no such cache. */
+export function readLoaderCache(path = CACHE_PATH): ReadonlyMap<string, readonly string[]> {
+  let bytes: Buffer;
+  try {
+    bytes = readFileSync(path);
+  } catch (error) {
+    // musl has none, and a small image need not have one.
+    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'EACCES') return new Map();
+    throw error;
+  }
+  return parseLoaderCache(bytes);
+}
+
+/** Of a cache that is not understood, nothing. */
+export function parseLoaderCache(bytes: Buffer): ReadonlyMap<string, readonly string[]> {
+  const found = new Map<string, string[]>();
+  const isAt = (at: number, magic: string) =>
+    bytes.toString('latin1', at, at + magic.length) === magic;
+  const start = isAt(0, OLD_MAGIC) ? bytes.indexOf(MAGIC) : 0;
+  if (start < 0 || !isAt(start, MAGIC)) return found;
+  const table = bytes.subarray(start);
+  if (table.length < HEADER_BYTES) return found;
+  const view = new DataView(table.buffer, table.byteOffset, table.length);
+  // As the machine has it.
+  const little = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
+  const count = Math.min(view.getUint32(MAGIC.length, little), MOST_ENTRIES);
+  const text = (at: number): string => {
+    const end = table.indexOf(0, at);
+    return end === -1 ? '' : table.toString('utf8', at, end);
+  };
+  for (let index = 0; index < count; index++) {
+    const at = HEADER_BYTES + index * ENTRY_BYTES;
+    if (at + ENTRY_BYTES > table.length) break;
+    const name = text(view.getUint32(at + 4, little));
+    const path = text(view.getUint32(at + 8, little));
+    // Variants for some processors only, which are told apart here, are looked for last.
+    const isVariant = view.getBigUint64(at + 16, little) !== 0n;
+    const paths = found.get(name) ?? [];
+    if (isVariant) paths.push(path);
+    else paths.unshift(path);
+    found.set(name, paths);
+  }
+  return found;
+}

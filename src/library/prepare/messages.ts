@@ -1,0 +1,25 @@
+/** What the main thread and the thread of workers/prepare.ts say to each other. Plain data only. */
+
+import type { Patched, PatchTask } from './patch.js';
+import type { Survey, SurveyTask } from './survey.js';
+
+export type PrepareAsk =
+  | { type: 'survey'; task: SurveyTask }
+  | { type: 'patch'; tasks: PatchTask[] };
+
+export interface PrepareRequest {
+  id: number;
+  ask: PrepareAsk;
+}
+
+export type PrepareAnswer =
+  | { id: number; ok: true; said: Survey | Patched[] }
+  | { id: number; ok: false; failure: PrepareFailure };
+
+export interface PrepareFailure {
+  /** Whether it is the file that cannot be read or changed. */
+  isElf: boolean;
+  /** The system's code, if it was a call of the system that failed. */
+  code: string | undefined;
+  message: string;
+}

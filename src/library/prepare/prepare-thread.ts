@@ -1,0 +1,119 @@
+/**
+ * The thread of workers/prepare.ts, one for all registries: started when it is needed, ended when nobody has needed it for a while. It does
+ * not keep the process alive.
+ */
+
+import { Worker } from 'node:worker_threads';
+import { deferred } from '../../deferred.js';
+import { ElfError } from '../elf/bytes.js';
+import type { PrepareAnswer, PrepareAsk } from './messages.js';
+import type { Patched, PatchTask } from './patch.js';
+import type { Survey, SurveyTask } from './survey.js';
+
+const workerFile = new URL('../../../workers/prepare.js', import.meta.url);
+
+/** Loads often come one after another. */
+const IDLE_MS = 2000;
+
+interface Waiting {
+  resolve: (said: Survey | Patched[]) => void;
+  reject: (cause: unknown) => void;
+}
+
+class PrepareThread {
+  readonly #worker: Worker;
+  readonly #waiting = new Map<number, Waiting>();
+  readonly #onEnd: () => void;
+  #lastId = 0;
+  #idle: NodeJS.Timeout | null = null;
+
+  constructor(onEnd: () => void) {
+    this.#onEnd = onEnd;
+    // Neither flags nor environment of the host are of any use to it.
+    this.#worker = new Worker(workerFile, { execArgv: [], env: {}, name: 'changeover prepare' });
+    this.#worker.unref();
+    this.#rest();
+    this.#worker.on('message', (answer: PrepareAnswer) => this.#receive(answer));
+    this.#worker.on('error', (cause) => this.#ended(cause));
+    this.#worker.on('exit', () => this.#ended(new Error('the thread that prepares has ended')));
+  }
+
+  ask(ask: PrepareAsk): Promise<Survey | Patched[]> {
+    if (this.#idle !== null) clearTimeout(this.#idle);
+    this.#idle = null;
+    this.#lastId += 1;
+    const id = this.#lastId;
+    const { promise, resolve, reject } = deferred<Survey | Patched[]>();
+    this.#waiting.set(id, { resolve, reject });
+    this.#worker.postMessage({ id, ask });
+    return promise;
+  }
+
+  #receive(answer: PrepareAnswer): void {
+    const waiting = this.#waiting.get(answer.id);
+    this.#waiting.delete(answer.id);
+    if (answer.ok) waiting?.resolve(answer.said);
+    else {
+      const { isElf, code, message } = answer.failure;
+      waiting?.reject(isElf ? new ElfError(message) : Object.assign(new Error(message), { code }));
+    }
+    if (this.#waiting.size === 0) this.#rest();
+  }
+
+  /** From now on it has nothing to do, for so long at most. */
+  #rest(): void {
+    this.#idle = setTimeout(() => this.end(), IDLE_MS).unref();
+  }
+
+  #ended(cause: unknown): void {
+    if (this.#idle !== null) clearTimeout(this.#idle);
+    this.#onEnd();
+    for (const { reject } of this.#waiting.values()) reject(cause);
+    this.#waiting.clear();
+  }
+
+  /** Ends it, whatever it is doing: it runs nothing but JavaScript. */
+  end(): void {
+    this.#onEnd();
+    void this.#worker.terminate();
+  }
+}
+
+let thread: PrepareThread | null = null;
+
+function current(): PrepareThread {
+  if (thread !== null) return thread;
+  const started = new PrepareThread(() => {
+    if (thread === started) thread = null;
+  });
+  thread = started;
+  return started;
+}
+
+/** Starts it, if it is not there: what follows then takes less long. */
+export function warmUp(): void {
+  current();
+}
+
+/** Ends it while it hangs, which a file system can make it do. The next one to ask gets a new one. */
+export function abandon(): void {
+  thread?.end();
+}
+
+/**
+ * What a library needs, and what has to be changed in it.
+ *
+ * @throws {ElfError} if it cannot be read.
+ */
+export async function askSurvey(task: SurveyTask): Promise<Survey> {
+  return (await current().ask({ type: 'survey', task })) as Survey;
+}
+
+/**
+ * Changes private copies, and tells what was changed in each.
+ *
+ * @throws {ElfError} if one of them cannot be changed.
+ */
+export async function askPatch(tasks: PatchTask[]): Promise<Patched[]> {
+  return (await current().ask({ type: 'patch', tasks })) as Patched[];
+}

@@ -1,0 +1,341 @@
+/**
+ * What happens to a private copy before anything loads it: it is looked into, what comes with it is copied too, and the copies are changed
+ * so that the version is a whole of its own.
+ *
+ * 1. *Survey* (in a worker thread): what does it need, what of that comes along, which statics would it share with other versions?
+ * 2. *Copies* of what comes along, under names that no other version has. The loader knows a library by its name: asked for one that
+ *    it has already, it looks no further, and the next version would get this one's.
+ * 3. *Patches* (in the worker thread): the copies ask for each other by these names, and their unique symbols become ordinary.
+ *
+ * What keeps threads of its own (OpenMP and the like) is never unmapped. So that a swap does not leave one more each time, versions which
+ * bring the same one share it.
+ */
+
+import { strict as assert } from 'node:assert';
+import { createHash, randomBytes } from 'node:crypto';
+import { basename } from 'node:path';
+import { CacheDirError, LoadError, LoadFailedError } from '../../errors.js';
+import type { Isolation } from '../../options.js';
+import { cacheAdvice } from '../cache-dir.js';
+import { ElfError } from '../elf/bytes.js';
+import { type LoadPlan, plainPlan } from '../load-plan.js';
+import type { SafetyRules } from '../safety.js';
+import type { LibraryStore, PrivateCopy } from '../store.js';
+import { codeOf, messageOf, quote } from '../system-errors.js';
+import { safeLabel } from '../target.js';
+import type { Patched, PatchTask } from './patch.js';
+import { askPatch, askSurvey } from './prepare-thread.js';
+import type { HandlerDependency, LibraryPatch, SharedStatics } from './report.js';
+import type { Survey, SurveyedLibrary } from './survey.js';
+
+export interface PrepareParts {
+  store: LibraryStore;
+  copy: PrivateCopy;
+  isolation: Isolation;
+  /** The environment of the handler's processes. */
+  env: Readonly<Record<string, string>>;
+  /** What libraries that come along must be, as the handler itself. */
+  rules: SafetyRules;
+}
+
+/** A library of which this version has a copy of its own. */
+export interface OwnLibrary {
+  name: string;
+  path: string;
+}
+
+/** A library that is ready to be loaded. */
+export interface Prepared {
+  plan: LoadPlan;
+  dependencies: HandlerDependency[];
+  patches: LibraryPatch[];
+  sharedStatics: SharedStatics | null;
+  /** Why the copy was left as it is; null if it was not. */
+  obstacle: string | null;
+  /** What comes along and is this version's alone. */
+  ownLibraries: OwnLibrary[];
+  /** What is mapped for good, with a name that says so to people. */
+  lasting: OwnLibrary[];
+  /** Removes the copies of what comes along; may be called again. */
+  remove(): Promise<void>;
+}
+
+/**
+ * Makes a copy ready. What fails leaves nothing behind but the copy itself.
+ *
+ * @throws {LoadError} if something that comes along may not be loaded, or copies cannot be written.
+ */
+export async function prepareLibrary(parts: PrepareParts): Promise<Prepared> {
+  const { copy, isolation, env } = parts;
+  if (process.platform !== 'linux') {
+    return untouched(copy, 'only ELF files are changed, and this platform has others');
+  }
+  const inOwnProcess = isolation === 'process';
+  let survey: Survey;
+  try {
+    survey = await askSurvey({
+      copyPath: copy.path,
+      sourcePath: copy.sourcePath,
+      libraryPath: inOwnProcess
+        ? (env['LD_LIBRARY_PATH'] ?? process.env['LD_LIBRARY_PATH'] ?? '')
+        : null,
+      inOwnProcess,
+    });
+  } catch (error) {
+    if (error instanceof ElfError) return untouched(copy, messageOf(error));
+    throw notPrepared(copy.sourcePath, error);
+  }
+  return new Preparation(parts, survey).run();
+}
+
+function untouched(copy: PrivateCopy, obstacle: string): Prepared {
+  return {
+    plan: plainPlan(copy.path),
+    dependencies: [],
+    patches: [],
+    sharedStatics: null,
+    obstacle,
+    ownLibraries: [],
+    lasting: [],
+    remove: async () => undefined,
+  };
+}
+
+function notPrepared(path: string, cause: unknown): LoadError {
+  if (cause instanceof LoadError) return cause;
+  if (codeOf(cause) !== undefined) {
+    const message = `the private copies for ${quote(path)} cannot be changed: ${cacheAdvice(cause)}`;
+    return new CacheDirError(message, path, { cause });
+  }
+  return new LoadFailedError(`${path} could not be looked into: ${messageOf(cause)}`, path, {
+    cause,
+  });
+}
+
+/** A copy of something that comes along. */
+interface OwnCopy extends PrivateCopy {
+  /** What it is called from now on: its file's name. */
+  readonly name: string;
+}
+
+class Preparation {
+  readonly #parts: PrepareParts;
+  readonly #survey: Survey;
+  /** By the library's place in the survey. */
+  readonly #copies = new Map<number, OwnCopy>();
+  /** Places of those that are this version's alone, and have to be removed with it. */
+  readonly #alone = new Set<number>();
+
+  constructor(parts: PrepareParts, survey: Survey) {
+    this.#parts = parts;
+    this.#survey = survey;
+  }
+
+  async run(): Promise<Prepared> {
+    const { copy } = this.#parts;
+    try {
+      await this.#refuseDamaged();
+      const lasting = this.#lastingSet();
+      await this.#copyAlone(lasting);
+      await this.#share(lasting);
+      const places = [...this.#alone];
+      const root = this.#patchTask(0, copy.path, null);
+      const tasks = places.map((place) => this.#copyTask(place));
+      // The library itself last: if another one cannot be changed, it is as it was deployed.
+      const patched = await askPatch([...tasks, root]);
+      return this.#describe([...places, 0], patched);
+    } catch (error) {
+      await this.#remove();
+      if (error instanceof ElfError) return this.#unseparated(messageOf(error));
+      throw notPrepared(copy.sourcePath, error);
+    }
+  }
+
+  #library(place: number): SurveyedLibrary {
+    return this.#survey.libraries[place] as SurveyedLibrary;
+  }
+
+  /** What comes along and keeps threads, and what comes along and is needed by that. */
+  #lastingSet(): Set<number> {
+    const { libraries } = this.#survey;
+    const set = new Set<number>();
+    for (const [place, { isOwn, keepsThreads }] of libraries.entries()) {
+      if (isOwn && keepsThreads) set.add(place);
+    }
+    for (const place of set) {
+      for (const { index } of this.#library(place).needs) {
+        if (index > 0 && this.#library(index).isOwn) set.add(index);
+      }
+    }
+    return set;
+  }
+
+  /** Whoever copies it says what is wrong with it. */
+  async #refuseDamaged(): Promise<void> {
+    for (const { name, path } of this.#survey.damaged) {
+      const copy = await this.#copyOf(path, name);
+      await copy.remove();
+      throw new ElfError(`${quote(path)} cannot be read`);
+    }
+  }
+
+  async #copyAlone(lasting: ReadonlySet<number>): Promise<void> {
+    for (const [place, { isOwn }] of this.#survey.libraries.entries()) {
+      if (place === 0 || !isOwn || lasting.has(place)) continue;
+      this.#copies.set(place, await this.#copy(place));
+      this.#alone.add(place);
+    }
+  }
+
+  #copy(place: number): Promise<OwnCopy> {
+    const { path, name } = this.#library(place);
+    return this.#copyOf(path as string, name);
+  }
+
+  async #copyOf(path: string, name: string): Promise<OwnCopy> {
+    const { store, rules, copy } = this.#parts;
+    const prefix = randomBytes(PREFIX_BYTES).toString('hex');
+    const fileName = `${prefix}-${safeLabel(basename(name))}`;
+    try {
+      const made = await store.copyAs(path, fileName, { ...rules, within: null });
+      return { ...made, name: fileName };
+    } catch (error) {
+      // The error itself is about this library alone.
+      if (error instanceof LoadError) {
+        error.message = `${quote(copy.sourcePath)} needs ${quote(name)}: ${error.message}`;
+      }
+      throw error;
+    }
+  }
+
+  /** Copies what keeps threads, unless an earlier version has brought the same: it is mapped for good, and one is enough. */
+  async #share(lasting: ReadonlySet<number>): Promise<void> {
+    if (lasting.size === 0) return;
+    const places = [...lasting];
+    const fresh: OwnCopy[] = [];
+    try {
+      for (const place of places) fresh.push(await this.#copy(place));
+    } catch (error) {
+      await Promise.all(fresh.map((each) => each.remove()));
+      throw error;
+    }
+    // One is the same only if all are that it needs of the others.
+    const contents = fresh.map(
+      ({ sha256 }, at) => `${this.#library(places[at] as number).name} ${sha256}`,
+    );
+    const key = createHash('sha256').update(contents.sort().join('\n')).digest('hex');
+    const kept = await this.#parts.store.keep(key, fresh, async () => {
+      for (const [at, place] of places.entries()) this.#copies.set(place, fresh[at] as OwnCopy);
+      await askPatch(places.map((place) => this.#copyTask(place)));
+    });
+    for (const place of places) {
+      const label = safeLabel(basename(this.#library(place).name));
+      const copy = kept.find(({ path }) => basename(path).slice(2 * PREFIX_BYTES + 1) === label);
+      assert(copy !== undefined, 'what is kept has the same names');
+      this.#copies.set(place, { ...copy, name: basename(copy.path) });
+    }
+  }
+
+  #copyTask(place: number): PatchTask {
+    const { path, name } = this.#copies.get(place) as OwnCopy;
+    return this.#patchTask(place, path, name);
+  }
+
+  #patchTask(place: number, path: string, soname: string | null): PatchTask {
+    const { needs, search } = this.#library(place);
+    const names = needs.flatMap(({ name, index }): [string, string][] => {
+      const copy = this.#copies.get(index);
+      return copy === undefined ? [] : [[name, copy.name]];
+    });
+    return {
+      path,
+      soname,
+      names,
+      first: null,
+      runpath: search === null ? null : ['$ORIGIN', ...search].join(':'),
+      keepUnique: this.#survey.sharedStatics.symbols,
+    };
+  }
+
+  #describe(places: readonly number[], patched: readonly Patched[]): Prepared {
+    const { copy } = this.#parts;
+    const { libraries, sharedStatics, keepMapped, mayUnload } = this.#survey;
+    const alone = [...this.#alone].map((place) => this.#ownLibrary(place));
+    const shared = libraries.flatMap(({ keepsThreads, isOwn }, place) =>
+      keepsThreads && isOwn ? [this.#ownLibrary(place)] : [],
+    );
+    const lasting = libraries.flatMap(({ name, path, isOwn }) =>
+      path !== null && !isOwn && keepMapped.includes(path) ? [{ name, path }] : [],
+    );
+    const plan: LoadPlan = {
+      ...plainPlan(copy.path),
+      keepMapped: [...keepMapped, ...shared.map(({ path }) => path)],
+      loadFirst: this.#loadFirst(),
+      mayUnload: [copy.path, ...alone.map(({ path }) => path), ...mayUnload],
+    };
+    return {
+      plan,
+      dependencies: this.#dependencies(),
+      patches: places.flatMap((place, at) => this.#patchOf(place, patched[at] as Patched)),
+      sharedStatics: sharedStaticsOf(sharedStatics),
+      obstacle: null,
+      ownLibraries: alone,
+      lasting: [...lasting, ...shared],
+      remove: () => this.#remove(),
+    };
+  }
+
+  #ownLibrary(place: number): OwnLibrary {
+    return { name: this.#library(place).name, path: (this.#copies.get(place) as OwnCopy).path };
+  }
+
+  #patchOf(place: number, patched: Patched): LibraryPatch[] {
+    const { uniqueSymbols, names, searchPath } = patched;
+    if (uniqueSymbols === 0 && names === 0 && !searchPath) return [];
+    return [{ library: this.#library(place).name, ...patched }];
+  }
+
+  /** What a trial in another process has to load first, so that it tries what will run. */
+  #loadFirst(): string[] {
+    return this.#survey.libraries.flatMap(({ shadowed }) =>
+      shadowed === null || shadowed.isGone ? [] : [shadowed.by],
+    );
+  }
+
+  #dependencies(): HandlerDependency[] {
+    return this.#survey.libraries.slice(1).map((library, at): HandlerDependency => {
+      const { name, path, isOwn, keepsThreads, shadowed } = library;
+      const copy = this.#copies.get(at + 1);
+      if (isOwn && copy !== undefined) {
+        return { name, path, kind: 'own', sha256: copy.sha256, keepsThreads };
+      }
+      if (shadowed === null) return { name, path, kind: 'system', keepsThreads };
+      return { name, path: shadowed.by, kind: 'shadowed', instead: shadowed.wanted, keepsThreads };
+    });
+  }
+
+  /** The library as it was deployed, since something could not be changed. */
+  #unseparated(obstacle: string): Prepared {
+    const { copy } = this.#parts;
+    this.#copies.clear();
+    return {
+      ...untouched(copy, obstacle),
+      plan: { ...plainPlan(copy.path), keepMapped: this.#survey.keepMapped },
+      dependencies: this.#dependencies(),
+    };
+  }
+
+  async #remove(): Promise<void> {
+    const copies = [...this.#alone].flatMap((place) => this.#copies.get(place) ?? []);
+    await Promise.all(copies.map((copy) => copy.remove()));
+  }
+}
+
+/** Each version's copies are told apart by so much. */
+const PREFIX_BYTES = 6;
+const MOST_SYMBOLS = 20;
+
+function sharedStaticsOf({ symbols, libraries }: Survey['sharedStatics']): SharedStatics | null {
+  if (symbols.length === 0) return null;
+  return { symbols: symbols.slice(0, MOST_SYMBOLS), count: symbols.length, libraries };
+}

@@ -1,0 +1,146 @@
+/** What a library needs and what has to be changed in it, from ELF files alone. Runs in a worker thread; all that goes in and out is plain data. */
+
+import { readFileSync } from 'node:fs';
+import { keepsThreads } from '../binding/runtime.js';
+import { Closure, type Library } from '../dependencies/closure.js';
+import { MappedLibraries } from '../dependencies/mapped.js';
+import { LibrarySearch } from '../dependencies/search.js';
+import { ElfFile } from '../elf/elf-file.js';
+
+export interface SurveyTask {
+  /** The private copy, which is what is looked at. */
+  copyPath: string;
+  /** Where the library was deployed. */
+  sourcePath: string;
+  /** `LD_LIBRARY_PATH` of the process that will load it; null if that is this one. */
+  libraryPath: string | null;
+  /** Whether that is a process of its own. */
+  inOwnProcess: boolean;
+}
+
+/** The library itself, or one that it needs. */
+export interface SurveyedLibrary {
+  /** As it is asked for. */
+  name: string;
+  /** Null if there is none. */
+  path: string | null;
+  isOwn: boolean;
+  keepsThreads: boolean;
+  /** All names that it is asked for by. */
+  names: string[];
+  /** Names that it asks for, with the place of the library in the survey. */
+  needs: { name: string; index: number }[];
+  /** What its copy's search path is to be behind the place of the copies; null if it may stay as it is. */
+  search: string[] | null;
+  shadowed: Library['shadowed'];
+}
+
+export interface Survey {
+  /** The library itself comes first. */
+  libraries: SurveyedLibrary[];
+  /** What comes along and cannot be read. */
+  damaged: { name: string; path: string }[];
+  /** Unique symbols that a library which all versions share defines too. */
+  sharedStatics: { symbols: string[]; libraries: string[] };
+  /** Paths of the system's libraries that must stay mapped. */
+  keepMapped: string[];
+  /** What may leave memory with the library, of the system's. */
+  mayUnload: string[];
+}
+
+/** @throws {ElfError} if the library cannot be read. */
+export function survey(task: SurveyTask): Survey {
+  const root = ElfFile.open(task.copyPath);
+  try {
+    const atStart = MappedLibraries.atStart();
+    const mapped = task.inOwnProcess ? atStart : MappedLibraries.now();
+    const search = new LibrarySearch(task.libraryPath ?? ownLibraryPath(), root);
+    const closure = new Closure({ root, sourcePath: task.sourcePath, search, mapped });
+    try {
+      return describe(closure, atStart);
+    } finally {
+      closure.close();
+    }
+  } finally {
+    root.close();
+  }
+}
+
+function describe({ libraries, damaged }: Closure, atStart: MappedLibraries): Survey {
+  const shared = libraries.filter(({ isOwn }) => !isOwn);
+  const statics = sharedStatics(libraries, shared);
+  const surveyed = libraries.map((library, index) => ({
+    name: library.name,
+    path: library.path,
+    isOwn: library.isOwn,
+    keepsThreads: index > 0 && keepsThreads(library.name, library.elf),
+    names: [...library.names],
+    needs: library.needs.flatMap((need) =>
+      need.library === null ? [] : [{ name: need.name, index: libraries.indexOf(need.library) }],
+    ),
+    search: newSearchPath(library, index === 0),
+    shadowed: library.shadowed,
+  }));
+  const missing = libraries
+    .flatMap(({ needs }) => needs)
+    .filter(({ library }) => library === null)
+    .map(({ name }) => absent(name));
+  const lasting = surveyed.filter((each) => !each.isOwn && each.keepsThreads);
+  const keepMapped = new Set([...lasting, ...statics.definedBy].map(({ path }) => path as string));
+  return {
+    libraries: [...surveyed, ...missing],
+    damaged,
+    sharedStatics: {
+      symbols: statics.symbols,
+      libraries: statics.definedBy.map(({ name }) => name),
+    },
+    keepMapped: [...keepMapped],
+    mayUnload: shared
+      .filter(({ names, path }) => !isHeld(names, atStart) && !keepMapped.has(path))
+      .map(({ path }) => path),
+  };
+}
+
+/** Unique symbols of own libraries that a shared one defines as well: those have to stay one. */
+function sharedStatics(
+  libraries: readonly Library[],
+  shared: readonly Library[],
+): { symbols: string[]; definedBy: Library[] } {
+  const symbols = new Set<string>();
+  const definedBy = new Set<Library>();
+  for (const { elf } of libraries.filter(({ isOwn }) => isOwn)) {
+    for (const { name, binding } of elf.symbols()) {
+      if (binding !== 'unique') continue;
+      const holders = shared.filter((library) => library.elf.find(name) !== undefined);
+      if (holders.length > 0) symbols.add(name);
+      for (const holder of holders) definedBy.add(holder);
+    }
+  }
+  return { symbols: [...symbols], definedBy: [...definedBy] };
+}
+
+/** What is behind `$ORIGIN` in it stays where it was. A place whose name has a meaning in such a path cannot be given. */
+function newSearchPath(library: Library, isRoot: boolean): string[] | null {
+  if (!library.isOwn) return null;
+  const { runpath, rpath } = library.elf;
+  const needsOwn = library.needs.some((need) => need.library?.isOwn === true);
+  if (isRoot && !needsOwn && !/\$/.test(`${runpath}${rpath}`)) return null;
+  const places = new Set([...library.rpath, ...library.search]);
+  return [...places].filter((place) => !/[:$]/.test(place));
+}
+
+/** As it was when this process started, which is when the loader reads it. */
+function ownLibraryPath(): string {
+  const prefix = 'LD_LIBRARY_PATH=';
+  const variables = readFileSync('/proc/self/environ', 'utf8').split('\0');
+  return variables.find((text) => text.startsWith(prefix))?.slice(prefix.length) ?? '';
+}
+
+function isHeld(names: ReadonlySet<string>, libraries: MappedLibraries): boolean {
+  return [...names].some((name) => libraries.find(name) !== null);
+}
+
+function absent(name: string): SurveyedLibrary {
+  const nothing = { needs: [], search: null, shadowed: null };
+  return { name, path: null, isOwn: false, keepsThreads: false, names: [name], ...nothing };
+}
