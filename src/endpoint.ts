@@ -203,6 +203,10 @@ export class Endpoint {
     const leftMs = () => Math.max(1, endMs - performance.now());
     const prepared = await this.#prepare(identity, copy, rules, options, leftMs(), signal);
     const { plan } = prepared;
+    for (const { name, path, kind, instead } of prepared.dependencies) {
+      if (kind !== 'shadowed' || path === null || instead === undefined) continue;
+      report('dependencyShadowed', { ...identity, name, path, instead });
+    }
     const removeCopies = async () => {
       await prepared.remove();
       await copy.remove();

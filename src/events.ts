@@ -13,6 +13,11 @@ import type { VersionIdentity } from './request-errors.js';
 export interface RegistryEvents {
   /** A version is being loaded. */
   loading: [VersionIdentity & { path: string }];
+  /**
+   * A version that is being loaded gets `path` for a library that it asks for by `name`, because that was loaded before, and not `instead`,
+   * which it would get in a process of its own.
+   */
+  dependencyShadowed: [VersionIdentity & { name: string; path: string; instead: string }];
   /** A version has become active. */
   loaded: [VersionIdentity & { path: string; sha256: string; info: HandlerInfo; tookMs: number }];
   /** A version could not be loaded; the one that was active still is. */

@@ -2,11 +2,12 @@
  * A version is a whole of its own: its statics and what it brings along are not those of another version, and all of it can be unloaded.
  */
 
-import { cp, mkdir, readdir, rename, rm, symlink } from 'node:fs/promises';
+import { copyFile, cp, mkdir, readdir, realpath, rename, rm, symlink } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { fixture } from '../fixtures/paths.js';
 import type { DrainReport, HandlerRegistry, RegistryOptions, SwapResult } from '../src/index.js';
+import { readLoaderCache } from '../src/library/dependencies/loader-cache.js';
 import { scratch } from './support/files.js';
 import { compileIn, HANDLER } from './support/libraries.js';
 import { failure, outcome } from './support/outcomes.js';
@@ -31,6 +32,9 @@ async function drained({ drained: report }: SwapResult): Promise<DrainReport> {
   if (report === undefined) throw new Error('nothing was replaced');
   return report;
 }
+
+const named = <D extends { name: string }>(all: readonly D[], name: string): D | undefined =>
+  all.find((each) => each.name === name);
 
 const ask = (registry: HandlerRegistry, id = 'x') => outcome(registry.execute(id, {}, ''));
 
@@ -175,7 +179,7 @@ for (const isolation of ISOLATIONS) {
         const { registry, cacheDir } = await open(t, { isolation });
         const first = await registry.loadFrom('x', one);
         t.is(await ask(registry), 'handler 1 dep 1');
-        const dependency = first.dependencies.find(({ name }) => name === 'libdep.so.1');
+        const dependency = named(first.dependencies, 'libdep.so.1');
         t.like(dependency, { kind: 'own', path: join(directory, 'v1/libdep.so.1') });
         t.regex(dependency?.sha256 ?? '', /^[0-9a-f]{64}$/);
         // What is deployed is free to go: versions run on their copies.
@@ -354,3 +358,144 @@ onLinux('the same version on two endpoints has its dependency twice', async (t) 
   });
   t.is(await ask(registry, 'y'), 'handler 1 dep 1');
 });
+
+// ---- What cannot be separated ----------------------------------------------------------------------
+
+/** Part of glibc itself, and needed by nobody any more. */
+const RARE = 'libanl.so.1';
+
+onLinux(
+  'what another handler has loaded shadows what a handler would get: told, and tried',
+  async (t) => {
+    const directory = await scratch(t);
+    const system = readLoaderCache().get(RARE)?.[0];
+    if (system === undefined) throw new Error(`there is no ${RARE}`);
+    const other = join(directory, RARE);
+    await copyFile(await realpath(system), other);
+    // A name that is put together, which nobody can see beforehand.
+    const opening = await compileIn(directory, {
+      name: 'libhandler_opening.so',
+      code: `${HANDLER}
+      #include <dlfcn.h>
+      int32_t handler_init(const handler_context *ctx, handler_response *res) {
+        (void)ctx;
+        char path[4096];
+        snprintf(path, sizeof path, "%s/%s", "${directory}", "${RARE.replace('so', 's" "o')}");
+        return dlopen(path, RTLD_NOW) == NULL ? handler_fail(res, 1, dlerror()) : 0;
+      }
+      int32_t handler_entry(const handler_context *ctx, const handler_request *req, handler_response *res) {
+        (void)ctx; (void)req;
+        return say(res, "opened", 1);
+      }`,
+      flags: ['-ldl'],
+    });
+    const needing = await compileIn(directory, {
+      name: 'needing/libhandler_x.so',
+      code: `${HANDLER}
+      #include <string.h>
+      int32_t handler_entry(const handler_context *ctx, const handler_request *req, handler_response *res) {
+        (void)ctx; (void)req;
+        char line[8192];
+        int other = 0, system = 0;
+        FILE *maps = fopen("/proc/self/maps", "r");
+        if (maps == NULL) return handler_fail(res, 1, "no mappings");
+        while (fgets(line, sizeof line, maps) != NULL) {
+          char *file = strstr(line, "/libanl");
+          if (file == NULL) continue;
+          if (strstr(line, "${directory}/") != NULL) other = 1;
+          else system = 1;
+        }
+        fclose(maps);
+        return say(res, "other, system:", 10 * other + system);
+      }`,
+      flags: ['-Wl,--no-as-needed', `-l:${RARE}`],
+    });
+    const seen: string[] = [];
+    const preflight = {
+      selfTest: { request: '', check: (said: { text(): string }) => seen.push(said.text()) },
+    };
+    const { registry } = await open(t, { threads: 1 });
+    const events: unknown[] = [];
+    registry.on('dependencyShadowed', (event) => events.push(event));
+    const before = await registry.loadFrom('x', needing, { preflight });
+    t.like(named(before.dependencies, RARE), { kind: 'system', path: await realpath(system) });
+    await registry.unload('x');
+    await registry.loadFrom('opening', opening);
+    const after = await registry.loadFrom('x', needing, { preflight });
+    const shadowed = { name: RARE, path: other, instead: await realpath(system) };
+    t.like(named(after.dependencies, RARE), { kind: 'shadowed', ...shadowed });
+    t.is(await ask(registry), 'other, system: 10');
+    t.deepEqual(seen, ['other, system: 1', 'other, system: 10']);
+    t.deepEqual(events, [{ endpoint: 'x', version: after.version, ...shadowed }]);
+    // A process of its own has nothing that another handler has loaded.
+    const alone = await registry.loadFrom('x', needing, { isolation: 'process', preflight });
+    t.like(named(alone.dependencies, RARE), { kind: 'system' });
+    t.is(await ask(registry), 'other, system: 1');
+  },
+);
+
+onLinux('what is opened by a name that stands in the handler is listed', async (t) => {
+  const directory = await scratch(t);
+  const plugin = await compileIn(directory, numbered('libplugin.so', 'plug', 5));
+  const opening = await compileIn(directory, {
+    name: 'libhandler_x.so',
+    code: `${HANDLER}
+      #include <dlfcn.h>
+      int32_t handler_entry(const handler_context *ctx, const handler_request *req, handler_response *res) {
+        (void)ctx; (void)req;
+        void *plugin = dlopen("libplugin.so", RTLD_NOW);
+        if (plugin == NULL) return handler_fail(res, 1, dlerror());
+        int (*plug)(void);
+        *(void **)&plug = dlsym(plugin, "plug");
+        int number = plug();
+        dlclose(plugin);
+        return say(res, "plugin", number);
+      }`,
+    flags: [ORIGIN, '-ldl'],
+  });
+  const { registry } = await open(t, {});
+  const { dependencies } = await registry.loadFrom('x', opening);
+  t.like(named(dependencies, 'libplugin.so'), { kind: 'system', path: plugin, byName: true });
+  t.is(await ask(registry), 'plugin 5');
+  t.is((await registry.unload('x')).library, 'unloaded');
+});
+
+// ---- Runtimes that keep threads ----------------------------------------------------------------------
+
+/** Known by what it defines, as a copy of OpenMP's runtime under any name is. */
+const runtime = (folder: string, more: string) => ({
+  name: `${folder}/libmine.so.1`,
+  code: `void GOMP_parallel(void); void GOMP_parallel(void) {} int dep(void);
+    static int count; int dep(void) { return ++count + ${more}; }`,
+  flags: ['-Wl,-soname,libmine.so.1'],
+});
+
+onLinux(
+  'a runtime that comes along stays mapped, once for all versions that bring the same',
+  async (t) => {
+    const directory = await scratch(t);
+    const build = async (number: number, more = '0'): Promise<string> => {
+      const mine = await compileIn(directory, runtime(`v${number}`, more));
+      return compileIn(directory, using(number, [mine, ORIGIN]));
+    };
+    const builds = [await build(1), await build(2)];
+    const { registry, cacheDir } = await open(t, {});
+    const first = await registry.loadFrom('x', builds[0] as string);
+    t.like(named(first.dependencies, 'libmine.so.1'), { kind: 'own', keepsThreads: true });
+    t.is(await ask(registry), 'handler 1 dep 1');
+    const swap = await registry.swapGraceful('x', builds[1] as string);
+    t.is(await ask(registry), 'handler 2 dep 2');
+    const report = await drained(swap);
+    t.is(report.library, 'unloaded');
+    t.deepEqual(reported(report), { 'libhandler_x.so': 'unloaded', 'libmine.so.1': 'resident' });
+    t.regex(report.libraries[1]?.reason ?? '', /runtime/);
+    for (const library of [...builds, ...builds]) await registry.swapGraceful('x', library);
+    await registry.unload('x');
+    const mapped = (await mappedIn(cacheDir)).map((path) =>
+      basename(path).replace(/^[0-9a-f]+-/, ''),
+    );
+    t.deepEqual(mapped, ['libmine.so.1']);
+    await registry.loadFrom('x', await build(3, '100'));
+    t.is(await ask(registry), 'handler 3 dep 101');
+  },
+);

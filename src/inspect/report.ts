@@ -73,14 +73,15 @@ function rows(inspection: Inspection, paint: Paint): Row[] {
 }
 
 function dependency(
-  { name, path, kind, keepsThreads }: HandlerDependency,
+  { name, path, kind, keepsThreads, byName }: HandlerDependency,
   width: number,
   paint: Paint,
 ): string {
   const found = path === null ? paint('red', 'not found') : paint('dim', clean(path));
   const what = kind === 'system' ? '' : `  ${kind}`;
+  const when = byName ? '  opened by name' : '';
   const stays = keepsThreads ? '  stays mapped (runtime)' : '';
-  return `${clean(name).padEnd(width)}  ${found}${what}${stays}`;
+  return `${clean(name).padEnd(width)}  ${found}${what}${when}${stays}`;
 }
 
 /** What is changed in a private copy. */

@@ -13,7 +13,8 @@ import { isSystemRuntime } from '../binding/runtime.js';
 import { ElfError } from '../elf/bytes.js';
 import { ElfFile } from '../elf/elf-file.js';
 import { codeOf } from '../system-errors.js';
-import type { MappedLibraries } from './mapped.js';
+import type { MappedLibraries, MappedLibrary } from './mapped.js';
+import { namesInside } from './names-inside.js';
 import { expand, expandTokens, type LibrarySearch } from './search.js';
 
 /** More than any program needs; the loader has no limit. */
@@ -54,6 +55,8 @@ export interface ClosureParts {
 /** The library itself comes first. Whoever gets it must `close` it. */
 export class Closure {
   readonly libraries: Library[] = [];
+  /** What own libraries may open by name while they run, as far as there is such a file: it is the process's, whoever opens it first. */
+  readonly opened: { name: string; path: string; shadowed: Library['shadowed'] }[] = [];
   /** What comes along and cannot be read. */
   readonly damaged: { name: string; path: string }[] = [];
   readonly #parts: ClosureParts;
@@ -70,6 +73,7 @@ export class Closure {
         this.#resolveNeeds(this.libraries[index] as Library);
       }
       this.#spreadOwn();
+      this.#findOpened();
     } catch (error) {
       this.close();
       throw error;
@@ -143,12 +147,7 @@ export class Closure {
       return null;
     }
     const library = this.#add(name, real, elf, [dirname(path), dirname(real)], isOwn, by.rpath);
-    if (held !== null && found !== null) {
-      const wanted = realPathOf(found.path);
-      if (held.isGone || wanted !== realPathOf(held.path)) {
-        library.shadowed = { by: held.path, isGone: held.isGone, wanted };
-      }
-    }
+    library.shadowed = shadowOf(held, found);
     return library;
   }
 
@@ -172,6 +171,20 @@ export class Closure {
     return by.isOwn || (by.elf.runpath === null && by.elf.rpath === null && by.rpath.length > 0);
   }
 
+  #findOpened(): void {
+    const { mapped } = this.#parts;
+    for (const library of this.libraries.filter(({ isOwn }) => isOwn)) {
+      for (const name of namesInside(library.elf)) {
+        const isKnown = this.libraries.some(({ names }) => names.has(name));
+        if (isKnown || this.opened.some((each) => each.name === name)) continue;
+        const found = this.#find(name, library);
+        if (found === null) continue;
+        const path = realPathOf(found.path);
+        this.opened.push({ name, path, shadowed: shadowOf(mapped.find(name), found) });
+      }
+    }
+  }
+
   #spreadOwn(): void {
     for (let grew = true; grew; ) {
       grew = false;
@@ -183,6 +196,14 @@ export class Closure {
       }
     }
   }
+}
+
+/** Whether what is mapped is something else than what would be found. */
+function shadowOf(held: MappedLibrary | null, found: { path: string } | null): Library['shadowed'] {
+  if (held === null || found === null) return null;
+  const wanted = realPathOf(found.path);
+  if (!held.isGone && wanted === realPathOf(held.path)) return null;
+  return { by: held.path, isGone: held.isGone, wanted };
 }
 
 /** Null if it cannot be read. */

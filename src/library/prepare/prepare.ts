@@ -297,21 +297,22 @@ class Preparation {
 
   /** What a trial in another process has to load first, so that it tries what will run. */
   #loadFirst(): string[] {
-    return this.#survey.libraries.flatMap(({ shadowed }) =>
+    const { libraries, opened } = this.#survey;
+    return [...libraries, ...opened].flatMap(({ shadowed }) =>
       shadowed === null || shadowed.isGone ? [] : [shadowed.by],
     );
   }
 
   #dependencies(): HandlerDependency[] {
-    return this.#survey.libraries.slice(1).map((library, at): HandlerDependency => {
-      const { name, path, isOwn, keepsThreads, shadowed } = library;
+    const { libraries, opened } = this.#survey;
+    const needed = libraries.slice(1).map((library, at): HandlerDependency => {
+      const { name, path, isOwn, keepsThreads } = library;
       const copy = this.#copies.get(at + 1);
-      if (isOwn && copy !== undefined) {
-        return { name, path, kind: 'own', sha256: copy.sha256, keepsThreads };
-      }
-      if (shadowed === null) return { name, path, kind: 'system', keepsThreads };
-      return { name, path: shadowed.by, kind: 'shadowed', instead: shadowed.wanted, keepsThreads };
+      if (!isOwn || copy === undefined) return sharedDependency({ ...library, byName: false });
+      return { name, path, kind: 'own', sha256: copy.sha256, keepsThreads, byName: false };
     });
+    const byName = { keepsThreads: false, byName: true };
+    return [...needed, ...opened.map((each) => sharedDependency({ ...each, ...byName }))];
   }
 
   /** The library as it was deployed, since something could not be changed. */
@@ -329,6 +330,20 @@ class Preparation {
     const copies = [...this.#alone].flatMap((place) => this.#copies.get(place) ?? []);
     await Promise.all(copies.map((copy) => copy.remove()));
   }
+}
+
+function sharedDependency({
+  name,
+  path,
+  shadowed,
+  keepsThreads,
+  byName,
+}: Pick<SurveyedLibrary, 'name' | 'path' | 'shadowed' | 'keepsThreads'> & {
+  byName: boolean;
+}): HandlerDependency {
+  const rest = { keepsThreads, byName };
+  if (shadowed === null) return { name, path, kind: 'system', ...rest };
+  return { name, path: shadowed.by, kind: 'shadowed', instead: shadowed.wanted, ...rest };
 }
 
 /** Each version's copies are told apart by so much. */

@@ -20,6 +20,8 @@ export interface HandlerDependency {
    * bring the same one share it.
    */
   keepsThreads: boolean;
+  /** Whether it is not loaded with the handler: its name stands in the handler as a text, to be opened with dlopen(3). */
+  byName: boolean;
 }
 
 /** What was changed in a private copy, after its hash was taken and before it was loaded. */

@@ -38,6 +38,8 @@ export interface SurveyedLibrary {
 export interface Survey {
   /** The library itself comes first. */
   libraries: SurveyedLibrary[];
+  /** What it may open by name while it runs. */
+  opened: { name: string; path: string; shadowed: Library['shadowed'] }[];
   /** What comes along and cannot be read. */
   damaged: { name: string; path: string }[];
   /** Unique symbols that a library which all versions share defines too. */
@@ -66,7 +68,7 @@ export function survey(task: SurveyTask): Survey {
   }
 }
 
-function describe({ libraries, damaged }: Closure, atStart: MappedLibraries): Survey {
+function describe({ libraries, opened, damaged }: Closure, atStart: MappedLibraries): Survey {
   const shared = libraries.filter(({ isOwn }) => !isOwn);
   const statics = sharedStatics(libraries, shared);
   const surveyed = libraries.map((library, index) => ({
@@ -89,6 +91,7 @@ function describe({ libraries, damaged }: Closure, atStart: MappedLibraries): Su
   const keepMapped = new Set([...lasting, ...statics.definedBy].map(({ path }) => path as string));
   return {
     libraries: [...surveyed, ...missing],
+    opened,
     damaged,
     sharedStatics: {
       symbols: statics.symbols,
