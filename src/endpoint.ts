@@ -323,13 +323,13 @@ export class Endpoint {
     identity: VersionIdentity,
     copy: PrivateCopy,
     rules: CopyRules,
-    { isolation, env, loadTimeoutMs }: ResolvedEndpointOptions,
+    { isolation, env, binding, loadTimeoutMs }: ResolvedEndpointOptions,
     milliseconds: number,
     signal: AbortSignal,
   ): Promise<Prepared> {
     const { store } = this.#parts;
     const path = copy.sourcePath;
-    const preparing = prepareLibrary({ store, copy, isolation, env, rules });
+    const preparing = prepareLibrary({ store, copy, isolation, env, binding, rules });
     try {
       return await pTimeout(preparing, {
         milliseconds,

@@ -15,6 +15,7 @@ import { prepareExit } from './exit-process.js';
 import type { KeepAlive } from './keep-alive.js';
 import type { HandlerInfo } from './lane-protocol.js';
 import { type LaneCounts, type LaneExit, Lanes, type Refusal } from './lanes.js';
+import type { BindingReport } from './library/binding/decide.js';
 import { listsFile, readMaps } from './library/mappings.js';
 import type { OwnLibrary, Prepared } from './library/prepare/prepare.js';
 import type { HandlerDependency, LibraryPatch, SharedStatics } from './library/prepare/report.js';
@@ -66,6 +67,8 @@ export interface LoadedHandler {
   readonly patchObstacle: string | null;
   /** C++ statics that this version shares with others; null if there are none. */
   readonly sharedStatics: SharedStatics | null;
+  /** Whose symbols come first for it, and why. */
+  readonly binding: BindingReport;
   /** The libraries that it needs, directly or not. Empty where they are not known: only ELF files tell. */
   readonly dependencies: readonly HandlerDependency[];
   /** What the library says of itself. */
@@ -314,6 +317,10 @@ export class Version implements LoadedHandler {
     return this.#prepared.sharedStatics;
   }
 
+  get binding(): BindingReport {
+    return this.#prepared.binding;
+  }
+
   get dependencies(): readonly HandlerDependency[] {
     return this.#prepared.dependencies;
   }
@@ -471,7 +478,8 @@ export class Version implements LoadedHandler {
     const { ownLibraries, lasting } = this.#prepared;
     const libraries = [
       handler,
-      ...ownLibraries.map((each) => fateOf(each, maps, STILL_MAPPED)),
+      ...ownLibraries.map((each) => fateOf(each, maps, this.#whyKept(each.path) ?? STILL_MAPPED)),
+      ...this.#keptOfSystem().map((each) => fateOf(each, maps, each.reason)),
       // In a process of its own, it has gone with that.
       ...lasting.map((each) => fateOf(each, maps, KEPT_MAPPED)),
     ];
@@ -482,8 +490,23 @@ export class Version implements LoadedHandler {
     this.#settleReport(drain, library, said, libraries);
   }
 
+  /** Why a library was kept mapped although it could have been unloaded, if it was. */
+  #whyKept(path: string): string | undefined {
+    return this.#lanes.kept.find((kept) => kept.path === path)?.reason;
+  }
+
+  /** What is neither the handler nor comes along with it, and was kept mapped because threads are in it. */
+  #keptOfSystem(): (OwnLibrary & { reason: string })[] {
+    const own = [this.#copy.path, ...this.#prepared.ownLibraries.map(({ path }) => path)];
+    return this.#lanes.kept
+      .filter(({ path }) => !own.includes(path))
+      .map(({ path, reason }) => ({ name: basename(path), path, reason }));
+  }
+
   /** Why the library itself is still mapped after its last lane has unloaded it. */
   #whyResident(): string {
+    const kept = this.#whyKept(this.#copy.path);
+    if (kept !== undefined) return kept;
     const { sharedStatics, obstacle } = this.#prepared;
     if (sharedStatics !== null) {
       const { count, libraries } = sharedStatics;

@@ -2,6 +2,7 @@
 
 import { basename, resolve } from 'node:path';
 import { LoadError, UnsafeLibraryError } from '../errors.js';
+import type { BindingReport } from '../library/binding/decide.js';
 import { ElfFile } from '../library/elf/elf-file.js';
 import type { LoadPlan } from '../library/load-plan.js';
 import { type Prepared, prepareLibrary } from '../library/prepare/prepare.js';
@@ -53,6 +54,8 @@ export interface Inspection {
   dependencies: HandlerDependency[] | null;
   /** What is changed in private copies before they are loaded. */
   patches: LibraryPatch[] | null;
+  /** How its symbols are bound, and why. */
+  binding: BindingReport | null;
   /** The handler's functions that it exports. */
   handlerSymbols: string[] | null;
   /** What it exports besides. */
@@ -74,6 +77,7 @@ export async function inspect(path: string, options: InspectOptions): Promise<In
     arch: process.arch,
     dependencies: null,
     patches: null,
+    binding: null,
     handlerSymbols: null,
     otherSymbols: null,
     threadLocals: null,
@@ -97,12 +101,13 @@ export async function inspect(path: string, options: InspectOptions): Promise<In
     inspection.sizeBytes = copy.sizeBytes;
     inspection.sha256 = copy.sha256;
     if (process.platform === 'linux') addElf(inspection, copy.path);
-    const parts = { store, copy, isolation: 'thread', env: options.env } as const;
+    const parts = { store, copy, isolation: 'thread', env: options.env, binding: 'auto' } as const;
     prepared = await evenIfUnsafe((rules) => prepareLibrary({ ...parts, rules }));
     inspection.warnings.push(...preparedAdvice(prepared));
     if (process.platform === 'linux') {
       inspection.dependencies = prepared.dependencies;
       inspection.patches = prepared.patches;
+      inspection.binding = prepared.binding;
     }
     await addPreflight(inspection, prepared.plan, options);
   } catch (error) {

@@ -34,7 +34,7 @@ type Row = readonly [label: string, ...lines: string[]];
 
 function rows(inspection: Inspection, paint: Paint): Row[] {
   const { sizeBytes, sha256, platform, arch, preflight, steps } = inspection;
-  const { dependencies, patches, handlerSymbols, otherSymbols, threadLocals } = inspection;
+  const { binding, dependencies, patches, handlerSymbols, otherSymbols, threadLocals } = inspection;
   const result: Row[] = [];
   if (sizeBytes !== null && sha256 !== null) {
     result.push(['format', `${platform} ${arch}, ${size(sizeBytes)}`]);
@@ -52,6 +52,7 @@ function rows(inspection: Inspection, paint: Paint): Row[] {
   if (patches !== null && patches.length > 0) {
     result.push(['changed', ...patches.map(patch)]);
   }
+  if (binding !== null) result.push(['binding', `${binding.mode}, ${clean(binding.reason)}`]);
   if (threadLocals !== null) result.push(['thread-locals', threadLocals ? 'yes' : 'no']);
   if (preflight !== null) {
     const { name, version, description } = preflight.info;

@@ -7,8 +7,10 @@
 
 import { readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { basename } from 'node:path';
+import { ElfError } from '../elf/bytes.js';
 import { PT } from '../elf/constants.js';
 import { ElfFile, type ElfSymbol } from '../elf/elf-file.js';
+import { codeOf } from '../system-errors.js';
 import { isSystemRuntime } from './runtime.js';
 
 const EXECUTABLE = '/proc/self/exe';
@@ -45,20 +47,23 @@ interface Candidate {
 export class ProcessScope {
   /** In the order in which they are searched. */
   readonly files: readonly ScopeFile[];
+  /** Why some of them are not there, or null if all are. */
+  readonly gap: string | null;
   readonly #found = new Map<string, ScopeSymbol | null>();
   #copies: ReadonlySet<number> | undefined;
 
-  private constructor(files: readonly ScopeFile[]) {
+  private constructor({ files, gap }: Pick<ProcessScope, 'files' | 'gap'>) {
     this.files = files;
+    this.gap = gap;
   }
 
   /**
    * Opens this process's files; `close()` closes them.
    *
-   * @throws {Error} if one of them cannot be read or is no longer what is mapped.
+   * @throws {Error} if the executable cannot be read.
    */
   static open(): ProcessScope {
-    return new ProcessScope(openFiles(readFileSync('/proc/self/maps', 'utf8')));
+    return new ProcessScope(new ScopeReader(readFileSync('/proc/self/maps', 'utf8')));
   }
 
   close(): void {
@@ -111,70 +116,79 @@ function copiesIn(elf: ElfFile): ReadonlySet<number> {
   return places;
 }
 
-function openFiles(maps: string): ScopeFile[] {
-  const executablePath = readlinkSync(EXECUTABLE);
-  const candidates = mappedFiles(maps);
-  const start = candidates.find(({ path }) => path === executablePath)?.start ?? 0;
-  const opened = new Map<string, ScopeFile>();
-  /** All that is mapped can be needed; only what is turns out to belong to the scope. */
-  const open = ({ path, start }: Candidate): ScopeFile => {
-    const known = opened.get(path);
-    if (known !== undefined) return known;
-    const isExecutable = path === executablePath;
-    if (!isExecutable && path.endsWith(DELETED)) {
-      throw new Error(
-        `${path.slice(0, -DELETED.length)} has been replaced since this process started`,
-      );
-    }
-    const elf = ElfFile.open(isExecutable ? EXECUTABLE : path);
-    const soname = elf.soname ?? basename(path);
-    const file = {
-      path,
-      elf,
-      bias: biasOf(elf, start),
-      isExecutable,
-      isRuntime: !isExecutable && isSystemRuntime(soname),
-    };
-    opened.set(path, file);
-    return file;
-  };
-  let files: ScopeFile[] = [];
-  try {
-    const executable = open({ path: executablePath, start });
-    const libraries = candidates.filter(({ path }) => path !== executablePath && looksLoaded(path));
-    files = [executable, ...preloadedNames().flatMap((name) => named(name, libraries, open))];
-    // In the loader's order: breadth first.
-    for (let index = 0; index < files.length; index++) {
-      for (const name of files[index]?.elf.needed ?? []) {
-        for (const file of named(name, libraries, open))
-          if (!files.includes(file)) files.push(file);
+/** Finds and opens the files of the scope. */
+class ScopeReader {
+  readonly files: ScopeFile[] = [];
+  gap: string | null = null;
+  readonly #libraries: readonly Candidate[];
+  /** All that was looked into; null is what cannot be read. */
+  readonly #opened = new Map<string, ScopeFile | null>();
+
+  constructor(maps: string) {
+    const executablePath = readlinkSync(EXECUTABLE);
+    const candidates = mappedFiles(maps);
+    const start = candidates.find(({ path }) => path === executablePath)?.start ?? 0;
+    this.#libraries = candidates.filter(
+      ({ path }) => path !== executablePath && basename(path).includes('.so'),
+    );
+    const elf = ElfFile.open(EXECUTABLE);
+    const bias = biasOf(elf, start);
+    this.files.push({ path: executablePath, elf, bias, isExecutable: true, isRuntime: false });
+    try {
+      for (const name of preloadedNames()) this.#add(name);
+      // In the loader's order: breadth first.
+      for (let index = 0; index < this.files.length; index++) {
+        for (const name of this.files[index]?.elf.needed ?? []) this.#add(name);
+      }
+    } finally {
+      for (const file of this.#opened.values()) {
+        if (file !== null && !this.files.includes(file)) file.elf.close();
       }
     }
-    return files;
-  } finally {
-    for (const file of opened.values()) if (!files.includes(file)) file.elf.close();
+  }
+
+  /** Adds the mapped library that a name stands for: by its file's name, which is quick, or by what it calls itself. */
+  #add(name: string): void {
+    const wanted = basename(name);
+    const realPath = name.includes('/') ? realPathOf(name) : null;
+    const found =
+      this.#libraries.find(({ path }) => basename(path) === wanted) ??
+      this.#libraries.find(
+        (library) => library.path === realPath || this.#open(library)?.elf.soname === wanted,
+      );
+    const file = found === undefined ? null : this.#open(found);
+    if (file !== null) {
+      if (!this.files.includes(file)) this.files.push(file);
+      return;
+    }
+    const replaced = this.#libraries.find(
+      ({ path }) => path.endsWith(DELETED) && basename(path).startsWith(wanted),
+    );
+    if (replaced !== undefined) {
+      this.gap ??= `${replaced.path.slice(0, -DELETED.length)} has been replaced since this process started`;
+    }
+  }
+
+  #open({ path, start }: Candidate): ScopeFile | null {
+    let file = this.#opened.get(path);
+    if (file === undefined) {
+      file = path.endsWith(DELETED) ? null : readLibrary(path, start);
+      this.#opened.set(path, file);
+    }
+    return file;
   }
 }
 
-/** A library is mapped under a name that says so, unless somebody went out of his way. */
-function looksLoaded(path: string): boolean {
-  return basename(path.replace(DELETED, '')).includes('.so');
-}
-
-/** The mapped library that a name stands for: by its file's name, which is quick, or by what it calls itself. */
-function named(
-  name: string,
-  libraries: readonly Candidate[],
-  open: (candidate: Candidate) => ScopeFile,
-): ScopeFile[] {
-  const wanted = basename(name);
-  const quick = libraries.find(({ path }) => basename(path) === wanted);
-  if (quick !== undefined) return [open(quick)];
-  const byPath = name.includes('/') ? realPathOf(name) : null;
-  const found = libraries.find(
-    (library) => library.path === byPath || open(library).elf.soname === wanted,
-  );
-  return found === undefined ? [] : [open(found)];
+/** Null if it is no library, whatever it is called, or cannot be read. */
+function readLibrary(path: string, start: number): ScopeFile | null {
+  try {
+    const elf = ElfFile.open(path);
+    const isRuntime = isSystemRuntime(elf.soname ?? basename(path));
+    return { path, elf, bias: biasOf(elf, start), isExecutable: false, isRuntime };
+  } catch (error) {
+    if (error instanceof ElfError || codeOf(error) !== undefined) return null;
+    throw error;
+  }
 }
 
 function realPathOf(path: string): string | null {

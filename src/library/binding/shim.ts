@@ -35,7 +35,7 @@ export function shimObstacle(scope: ProcessScope): string | null {
   if (!scope.files.some(({ isRuntime }) => isRuntime)) {
     return 'this executable has the C library in itself';
   }
-  return null;
+  return scope.gap;
 }
 
 /** The bytes of this process's shim. */

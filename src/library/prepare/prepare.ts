@@ -14,8 +14,10 @@
 import { strict as assert } from 'node:assert';
 import { createHash, randomBytes } from 'node:crypto';
 import { basename } from 'node:path';
-import { CacheDirError, LoadError, LoadFailedError } from '../../errors.js';
-import type { Isolation } from '../../options.js';
+import { BindingConflictError, CacheDirError, LoadError, LoadFailedError } from '../../errors.js';
+import type { BindingOption, Isolation } from '../../options.js';
+import type { BindingConflict, BindingReport } from '../binding/decide.js';
+import { SHIM_SONAME } from '../binding/shim.js';
 import { cacheAdvice } from '../cache-dir.js';
 import { ElfError } from '../elf/bytes.js';
 import { type LoadPlan, plainPlan } from '../load-plan.js';
@@ -32,6 +34,8 @@ export interface PrepareParts {
   store: LibraryStore;
   copy: PrivateCopy;
   isolation: Isolation;
+  /** Whose symbols come first, as the option says. */
+  binding: BindingOption;
   /** The environment of the handler's processes. */
   env: Readonly<Record<string, string>>;
   /** What libraries that come along must be, as the handler itself. */
@@ -47,6 +51,8 @@ export interface OwnLibrary {
 /** A library that is ready to be loaded. */
 export interface Prepared {
   plan: LoadPlan;
+  /** How its symbols are bound, and why. */
+  binding: BindingReport;
   dependencies: HandlerDependency[];
   patches: LibraryPatch[];
   sharedStatics: SharedStatics | null;
@@ -66,7 +72,7 @@ export interface Prepared {
  * @throws {LoadError} if something that comes along may not be loaded, or copies cannot be written.
  */
 export async function prepareLibrary(parts: PrepareParts): Promise<Prepared> {
-  const { copy, isolation, env } = parts;
+  const { copy, isolation, env, binding } = parts;
   if (process.platform !== 'linux') {
     return untouched(copy, 'only ELF files are changed, and this platform has others');
   }
@@ -79,18 +85,22 @@ export async function prepareLibrary(parts: PrepareParts): Promise<Prepared> {
       libraryPath: inOwnProcess
         ? (env['LD_LIBRARY_PATH'] ?? process.env['LD_LIBRARY_PATH'] ?? '')
         : null,
+      binding,
       inOwnProcess,
     });
   } catch (error) {
     if (error instanceof ElfError) return untouched(copy, messageOf(error));
     throw notPrepared(copy.sourcePath, error);
   }
+  const { conflict } = survey.binding;
+  if (conflict !== null) throw bindingConflict(copy.sourcePath, conflict);
   return new Preparation(parts, survey).run();
 }
 
 function untouched(copy: PrivateCopy, obstacle: string): Prepared {
   return {
     plan: plainPlan(copy.path),
+    binding: { mode: 'default', reason: obstacle, symbols: [], symbolCount: 0 },
     dependencies: [],
     patches: [],
     sharedStatics: null,
@@ -99,6 +109,20 @@ function untouched(copy: PrivateCopy, obstacle: string): Prepared {
     lasting: [],
     remove: async () => undefined,
   };
+}
+
+function bindingConflict(path: string, conflict: BindingConflict): BindingConflictError {
+  const { own, shared, obstacle } = conflict;
+  const has =
+    own.length === 0
+      ? 'it is to be bound to its own symbols'
+      : `node exports ${own.join(', ')}, which it has of its own`;
+  const needs = shared.length === 0 ? '' : `, and it shares ${shared.join(', ')} with the process`;
+  return new BindingConflictError(
+    conflict,
+    `${path} cannot be bound: ${has}${needs}; both cannot be had, since ${obstacle}. Link what it has of its own in statically with hidden symbols (-Wl,--exclude-libs,ALL), rename these symbols, or let the option binding decide`,
+    path,
+  );
 }
 
 function notPrepared(path: string, cause: unknown): LoadError {
@@ -139,7 +163,7 @@ class Preparation {
       await this.#copyAlone(lasting);
       await this.#share(lasting);
       const places = [...this.#alone];
-      const root = this.#patchTask(0, copy.path, null);
+      const root = { ...this.#patchTask(0, copy.path, null), first: this.#shim };
       const tasks = places.map((place) => this.#copyTask(place));
       // The library itself last: if another one cannot be changed, it is as it was deployed.
       const patched = await askPatch([...tasks, root]);
@@ -149,6 +173,11 @@ class Preparation {
       if (error instanceof ElfError) return this.#unseparated(messageOf(error));
       throw notPrepared(copy.sourcePath, error);
     }
+  }
+
+  /** What the library itself asks for before all others. */
+  get #shim(): string | null {
+    return this.#survey.binding.withShim ? SHIM_SONAME : null;
   }
 
   #library(place: number): SurveyedLibrary {
@@ -259,7 +288,8 @@ class Preparation {
 
   #describe(places: readonly number[], patched: readonly Patched[]): Prepared {
     const { copy } = this.#parts;
-    const { libraries, sharedStatics, keepMapped, mayUnload } = this.#survey;
+    const { libraries, sharedStatics, keepMapped, mayUnload, mayStartThreads } = this.#survey;
+    const binding = this.#survey.binding.report as BindingReport;
     const alone = [...this.#alone].map((place) => this.#ownLibrary(place));
     const shared = libraries.flatMap(({ keepsThreads, isOwn }, place) =>
       keepsThreads && isOwn ? [this.#ownLibrary(place)] : [],
@@ -268,13 +298,17 @@ class Preparation {
       path !== null && !isOwn && keepMapped.includes(path) ? [{ name, path }] : [],
     );
     const plan: LoadPlan = {
-      ...plainPlan(copy.path),
+      libraryPath: copy.path,
+      binding: binding.mode,
+      runtimeShim: this.#shim,
       keepMapped: [...keepMapped, ...shared.map(({ path }) => path)],
       loadFirst: this.#loadFirst(),
       mayUnload: [copy.path, ...alone.map(({ path }) => path), ...mayUnload],
+      mayStartThreads,
     };
     return {
       plan,
+      binding,
       dependencies: this.#dependencies(),
       patches: places.flatMap((place, at) => this.#patchOf(place, patched[at] as Patched)),
       sharedStatics: sharedStaticsOf(sharedStatics),

@@ -1,7 +1,11 @@
 /** What a library needs and what has to be changed in it, from ELF files alone. Runs in a worker thread; all that goes in and out is plain data. */
 
 import { readFileSync } from 'node:fs';
-import { keepsThreads } from '../binding/runtime.js';
+import type { BindingOption } from '../../options.js';
+import { type BindingDecision, decideBinding } from '../binding/decide.js';
+import { ProcessScope } from '../binding/process-scope.js';
+import { canStartThreads, isSystemRuntime, keepsThreads } from '../binding/runtime.js';
+import { shimObstacle } from '../binding/shim.js';
 import { Closure, type Library } from '../dependencies/closure.js';
 import { MappedLibraries } from '../dependencies/mapped.js';
 import { LibrarySearch } from '../dependencies/search.js';
@@ -14,6 +18,8 @@ export interface SurveyTask {
   sourcePath: string;
   /** `LD_LIBRARY_PATH` of the process that will load it; null if that is this one. */
   libraryPath: string | null;
+  /** What the option says. */
+  binding: BindingOption;
   /** Whether that is a process of its own. */
   inOwnProcess: boolean;
 }
@@ -48,6 +54,9 @@ export interface Survey {
   keepMapped: string[];
   /** What may leave memory with the library, of the system's. */
   mayUnload: string[];
+  /** Whether anything but the C and C++ runtime can start a thread. */
+  mayStartThreads: boolean;
+  binding: BindingDecision;
 }
 
 /** @throws {ElfError} if the library cannot be read. */
@@ -59,7 +68,7 @@ export function survey(task: SurveyTask): Survey {
     const search = new LibrarySearch(task.libraryPath ?? ownLibraryPath(), root);
     const closure = new Closure({ root, sourcePath: task.sourcePath, search, mapped });
     try {
-      return describe(closure, atStart);
+      return describe(closure, atStart, decide(closure, task.binding));
     } finally {
       closure.close();
     }
@@ -68,7 +77,20 @@ export function survey(task: SurveyTask): Survey {
   }
 }
 
-function describe({ libraries, opened, damaged }: Closure, atStart: MappedLibraries): Survey {
+function decide({ libraries }: Closure, wanted: BindingOption): BindingDecision {
+  const scope = ProcessScope.open();
+  try {
+    return decideBinding(libraries, scope, wanted, shimObstacle(scope));
+  } finally {
+    scope.close();
+  }
+}
+
+function describe(
+  { libraries, opened, damaged }: Closure,
+  atStart: MappedLibraries,
+  binding: BindingDecision,
+): Survey {
   const shared = libraries.filter(({ isOwn }) => !isOwn);
   const statics = sharedStatics(libraries, shared);
   const surveyed = libraries.map((library, index) => ({
@@ -101,6 +123,10 @@ function describe({ libraries, opened, damaged }: Closure, atStart: MappedLibrar
     mayUnload: shared
       .filter(({ names, path }) => !isHeld(names, atStart) && !keepMapped.has(path))
       .map(({ path }) => path),
+    mayStartThreads: libraries.some(
+      ({ name, elf }) => !isSystemRuntime(elf.soname ?? name) && canStartThreads(elf),
+    ),
+    binding,
   };
 }
 
