@@ -1,0 +1,88 @@
+/** Threads of a library, or of a runtime that it uses, when it is unloaded. */
+
+import { onLinux } from '../support/process.js';
+import { linesOf } from './child.js';
+
+const ROUNDS = 20;
+
+onLinux('OpenMP: its runtime stays mapped, the handler does not', async (t) => {
+  const body = `
+    const request = new Uint8Array(200_000).fill(1);
+    const reports = [];
+    for (let round = 0; round < ${ROUNDS}; round++) {
+      await registry.load('openmp');
+      console.log(await ask('openmp', request));
+      reports.push(await registry.unload('openmp'));
+    }
+    const fates = reports.flatMap(({ libraries }) => libraries.map(({ name, fate }) => name + ' ' + fate));
+    console.log([...new Set(fates)].sort().join());
+    const reason = reports[0].libraries.find(({ name }) => name === 'libgomp.so.1').reason;
+    console.log(reason.includes('(runtime)'), reports.every(({ library, reason }) => library === 'unloaded' && reason === undefined));
+  `;
+  const lines = await linesOf(t, body, { options: { threads: 2 } });
+  t.deepEqual(lines.slice(0, ROUNDS), Array(ROUNDS).fill('200000'));
+  t.deepEqual(lines.slice(ROUNDS), [
+    'libgomp.so.1 resident,libhandler_openmp.so unloaded',
+    'true true',
+  ]);
+});
+
+onLinux('OpenMP in a process of its own', async (t) => {
+  const body = `
+    registry.on('laneExited', ({ error }) => console.log('exited', error));
+    for (let round = 0; round < 5; round++) {
+      await registry.load('openmp');
+      console.log(await ask('openmp', new Uint8Array(100).fill(2)));
+      console.log((await registry.unload('openmp')).library);
+    }
+  `;
+  const lines = await linesOf(t, body, { options: { isolation: 'process' } });
+  t.deepEqual(lines, Array(5).fill(['200', 'unloaded']).flat());
+});
+
+onLinux("OpenMP in a self-test: its threads are not the library's", async (t) => {
+  const body = `
+    const preflight = { selfTest: { request: new Uint8Array(100).fill(3), check: (r) => r.text() === '300' } };
+    const handler = await registry.load('openmp', { preflight });
+    console.log(handler.preflight.threadsLeft, handler.preflight.unloads);
+  `;
+  t.deepEqual(await linesOf(t, body), ['0 true']);
+});
+
+onLinux(
+  'a thread that nobody joined keeps the library mapped, and the process goes on',
+  async (t) => {
+    const body = `
+    import { readFileSync } from 'node:fs';
+    await registry.load('left_thread');
+    await ask('left_thread', '');
+    const { library, reason, libraries } = await registry.unload('left_thread');
+    console.log(library, /thread/.test(reason), libraries[0].fate, libraries[0].reason === reason);
+    console.log(/left_thread/.test(readFileSync('/proc/self/maps', 'utf8')));
+  `;
+    t.deepEqual(await linesOf(t, body, { options: { threads: 2 } }), [
+      'resident true resident true',
+      'true',
+    ]);
+  },
+);
+
+onLinux('the same thread in a self-test refuses the library', async (t) => {
+  const body = `
+    const preflight = { selfTest: { request: '' } };
+    const error = await registry.load('left_thread', { preflight }).catch((error) => error);
+    console.log(error.code, error.reason, error.step);
+  `;
+  t.deepEqual(await linesOf(t, body), ['ERR_HANDLER_PREFLIGHT threads-left shutdown']);
+});
+
+onLinux('a thread that is joined keeps nothing', async (t) => {
+  const body = `
+    for (let round = 0; round < 5; round++) {
+      await registry.load('own_thread');
+      await ask('own_thread', '');
+      console.log((await registry.unload('own_thread')).library);
+    }
+  `;
+  t.deepEqual(await linesOf(t, body, { options: { threads: 2 } }), Array(5).fill('unloaded'));
+});
