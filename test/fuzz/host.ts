@@ -4,10 +4,10 @@
  */
 
 import { writeSync } from 'node:fs';
-import { readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { copyFile, readFile, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { mappedFiles, openHandles } from '../../bench/harness/process-state.js';
-import { fixture } from '../../fixtures/paths.js';
+import { fixture, neighbour } from '../../fixtures/paths.js';
 import { HandlerError, HandlerRegistry } from '../../src/index.js';
 import { outcome } from '../support/outcomes.js';
 import { eventually } from '../support/polling.js';
@@ -24,6 +24,8 @@ export interface HostTask {
   /** One mutant of that name, or all there are. */
   readonly only: string | null;
   readonly preflight: boolean;
+  /** What is broken: a handler that is loaded as it is, one whose copy is changed, or what that brings along. */
+  readonly subject: 'plain' | 'changed' | 'brought';
   /** What is asked, of mutants and of the good build, both of which echo it. */
   readonly request: string;
 }
@@ -53,8 +55,16 @@ const PATIENCE_MS = 60_000;
 const tell = (line: HostLine): void => void writeSync(1, `${JSON.stringify(line)}\n`);
 
 const task = JSON.parse(process.argv[2] ?? '') as HostTask;
-const good = fixture('echo');
+const isPlain = task.subject === 'plain';
+const good = fixture(isPlain ? 'echo' : 'brings');
 const path = join(task.scratch, 'libhandler_mutant.so');
+const beside = join(task.scratch, basename(neighbour));
+/** What is broken, and where it is put. */
+const [original, target] = task.subject === 'brought' ? [neighbour, beside] : [good, path];
+if (!isPlain) {
+  await copyFile(good, path);
+  await copyFile(neighbour, beside);
+}
 const { request } = task;
 const selfTest = { request, check: (said: { text(): string }) => said.text() === request };
 const options = {
@@ -65,12 +75,13 @@ const options = {
 };
 
 function makeMutants(library: Uint8Array): Mutant[] {
-  const all = [
+  const whole = [
     ...truncations(library, 'the library'),
     ...truncations(withoutSections(library), 'the library without section headers'),
     unrelocated(library),
-    ...flipped(library, task.seed, task.runs),
   ];
+  // A cut is noticed before anything is changed, so one kind of handler is enough.
+  const all = [...(isPlain ? whole : []), ...flipped(library, task.seed, task.runs)];
   return task.only === null ? all : all.filter(({ name }) => name === task.only);
 }
 
@@ -95,13 +106,13 @@ async function attempt(registry: HandlerRegistry): Promise<Tried> {
   return { type: 'tried', code: null, answer, library: (await drained)?.library ?? null };
 }
 
-const library = new Uint8Array(await readFile(good));
+const library = new Uint8Array(await readFile(original));
 const registry = new HandlerRegistry(options);
 await registry.loadFrom('x', good, { preflight: false });
 const threadsBefore = openHandles().threads;
 let resident = 0;
 for (const { name, bytes } of makeMutants(library)) {
-  await writeFile(path, bytes, { mode: 0o755 });
+  await writeFile(target, bytes, { mode: 0o755 });
   tell({ type: 'trying', mutant: name });
   const tried = await attempt(registry);
   if (tried.library === 'resident') resident += 1;

@@ -36,7 +36,7 @@ interface HostReport {
 
 async function runHost(
   t: ExecutionContext,
-  task: Pick<HostTask, 'only' | 'preflight'>,
+  task: Pick<HostTask, 'only' | 'preflight' | 'subject'>,
 ): Promise<HostReport> {
   const directory = await scratch(t);
   const cacheDir = await scratch(t);
@@ -72,13 +72,21 @@ async function runHost(
   return { tried, last, end, left, copies: await readdir(cacheDir), stderr };
 }
 
-onLinuxX64('no broken build takes the host down, or the version that serves', async (t) => {
+const SUBJECTS = {
+  plain: 'no broken build takes the host down, or the version that serves',
+  changed: 'nor does one whose copy is changed before it is loaded',
+  brought: 'nor does a broken library that comes along',
+} as const;
+
+for (const [subject, title] of Object.entries(SUBJECTS)) {
+  onLinuxX64(title, survives, subject as HostTask['subject']);
+}
+
+async function survives(t: ExecutionContext, subject: HostTask['subject']): Promise<void> {
   t.timeout(600_000);
   t.log(LOOKED_FOR);
-  const { tried, last, end, left, copies, stderr } = await runHost(t, {
-    only: null,
-    preflight: true,
-  });
+  const task = { only: null, preflight: true, subject };
+  const { tried, last, end, left, copies, stderr } = await runHost(t, task);
 
   t.deepEqual(end, [0, null], `with ${last}; ${LOOKED_FOR}; ${stderr}`);
   const wrong = tried.filter(
@@ -91,11 +99,15 @@ onLinuxX64('no broken build takes the host down, or the version that serves', as
   const codes = tried.map(({ code }) => code ?? 'accepted');
   for (const code of new Set(codes))
     t.log(`${code}: ${codes.filter((one) => one === code).length}`);
-});
+}
 
 onLinuxX64('one that takes the host down is noticed, and named', async (t) => {
   const only = 'the library without relocations';
-  const { tried, last, end, stderr } = await runHost(t, { only, preflight: false });
+  const { tried, last, end, stderr } = await runHost(t, {
+    only,
+    preflight: false,
+    subject: 'plain',
+  });
 
   // By a signal, or because the loader gives up the whole process, and says so.
   if (end[1] === null) t.regex(stderr, /ld\.so/);
