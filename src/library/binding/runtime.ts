@@ -1,6 +1,6 @@
 /** Libraries that are not a handler's own affair: the C and C++ runtime, and runtimes whose threads outlive their users. */
 
-import { type ElfFile, isImported } from '../elf/elf-file.js';
+import type { ElfFile } from '../elf/elf-file.js';
 
 /** A library of a handler's closure: itself, or one that it needs, directly or not. */
 export interface ClosureLibrary {
@@ -64,8 +64,6 @@ const THREAD_STARTERS = new Set([
 
 /** Whether a library, by itself, can start a thread. */
 export function canStartThreads(elf: ElfFile): boolean {
-  for (const symbol of elf.symbols()) {
-    if (isImported(symbol) && THREAD_STARTERS.has(symbol.name)) return true;
-  }
+  for (const { name } of elf.importedSymbols()) if (THREAD_STARTERS.has(name)) return true;
   return false;
 }

@@ -4,7 +4,7 @@
  */
 
 import { DT, PF, PT } from '../elf/constants.js';
-import { type ElfFile, isImported } from '../elf/elf-file.js';
+import type { ElfFile } from '../elf/elf-file.js';
 
 const OPENERS = new Set(['dlopen', 'dlmopen']);
 /** More is not looked through. */
@@ -31,9 +31,7 @@ export function namesInside(elf: ElfFile): string[] {
 }
 
 function opensLibraries(elf: ElfFile): boolean {
-  for (const symbol of elf.symbols()) {
-    if (OPENERS.has(symbol.name) && isImported(symbol)) return true;
-  }
+  for (const { name } of elf.importedSymbols()) if (OPENERS.has(name)) return true;
   return false;
 }
 

@@ -60,9 +60,7 @@ export class ElfEditor {
    */
   makeUniqueOrdinary(keep: (name: string) => boolean = () => false): string[] {
     const file = this.#file;
-    const unique = [...file.symbols()].filter(
-      ({ binding, name }) => binding === 'unique' && !keep(name),
-    );
+    const unique = [...file.uniqueSymbols()].filter(({ name }) => !keep(name));
     const first = unique[0];
     const last = unique.at(-1);
     if (first === undefined || last === undefined) return [];

@@ -435,6 +435,27 @@ export class ElfFile {
     for (let index = 1; index < this.symbolCount; index++) yield this.symbol(index);
   }
 
+  /** Those that bind as `STB_GNU_UNIQUE`; others are not even named. */
+  *uniqueSymbols(): Generator<ElfSymbol> {
+    const { symInfo, symbolBytes } = MORE[this.layout.bits];
+    const table = this.symbolTable;
+    for (let index = 1; index < this.symbolCount; index++) {
+      const binding = table.getUint8(index * symbolBytes + symInfo) >> 4;
+      if (binding === STB.GNU_UNIQUE) yield this.symbol(index);
+    }
+  }
+
+  /** Those that another library is to define. */
+  *importedSymbols(): Generator<ElfSymbol> {
+    const { symSection, symbolBytes } = MORE[this.layout.bits];
+    const table = this.symbolTable;
+    for (let index = 1; index < this.symbolCount; index++) {
+      if (table.getUint16(index * symbolBytes + symSection, this.little) !== SHN.UNDEF) continue;
+      const symbol = this.symbol(index);
+      if (isImported(symbol)) yield symbol;
+    }
+  }
+
   /** The number of a symbol's version, and `VERSYM_HIDDEN` if it is not the default one; 1 if it has none. */
   versionOf(index: number): number {
     if (this.#versions === undefined) {

@@ -44,7 +44,7 @@ export function patch(task: PatchTask): Patched {
 
 function apply(file: ElfFile, task: PatchTask): Patched {
   const { soname, names, first, runpath, keepUnique } = task;
-  const unique = hasUnique(file);
+  const unique = file.uniqueSymbols().next().done !== true;
   if (!unique && soname === null && names.length === 0 && first === null && runpath === null) {
     return { uniqueSymbols: 0, names: 0, searchPath: false };
   }
@@ -61,9 +61,4 @@ function apply(file: ElfFile, task: PatchTask): Patched {
     names: names.length + (soname === null ? 0 : 1) + (first === null ? 0 : 1),
     searchPath: runpath !== null,
   };
-}
-
-function hasUnique(file: ElfFile): boolean {
-  for (const { binding } of file.symbols()) if (binding === 'unique') return true;
-  return false;
 }

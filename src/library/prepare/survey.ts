@@ -10,6 +10,7 @@ import { Closure, type Library } from '../dependencies/closure.js';
 import { MappedLibraries } from '../dependencies/mapped.js';
 import { LibrarySearch } from '../dependencies/search.js';
 import { ElfFile } from '../elf/elf-file.js';
+import { messageOf } from '../system-errors.js';
 
 export interface SurveyTask {
   /** The private copy, which is what is looked at. */
@@ -59,11 +60,15 @@ export interface Survey {
   binding: BindingDecision;
 }
 
+/** What the process has had since it was started. It is read once, for as long as this thread lives. */
+let atStart: MappedLibraries | null = null;
+let scope: ProcessScope | null = null;
+
 /** @throws {ElfError} if the library cannot be read. */
 export function survey(task: SurveyTask): Survey {
   const root = ElfFile.open(task.copyPath);
   try {
-    const atStart = MappedLibraries.atStart();
+    atStart ??= MappedLibraries.atStart();
     const mapped = task.inOwnProcess ? atStart : MappedLibraries.now();
     const search = new LibrarySearch(task.libraryPath ?? ownLibraryPath(), root);
     const closure = new Closure({ root, sourcePath: task.sourcePath, search, mapped });
@@ -78,12 +83,19 @@ export function survey(task: SurveyTask): Survey {
 }
 
 function decide({ libraries }: Closure, wanted: BindingOption): BindingDecision {
-  const scope = ProcessScope.open();
   try {
-    return decideBinding(libraries, scope, wanted, shimObstacle(scope));
-  } finally {
-    scope.close();
+    scope ??= ProcessScope.open();
+  } catch (error) {
+    // A library of the system's was replaced since: what is in the process cannot be read any more.
+    return undecided(wanted, messageOf(error));
   }
+  return decideBinding(libraries, scope, wanted, shimObstacle(scope));
+}
+
+function undecided(wanted: BindingOption, obstacle: string): BindingDecision {
+  const mode = wanted === 'own' ? 'own' : 'default';
+  const reason = `what this process is made of cannot be read: ${obstacle}`;
+  return { report: { mode, reason, symbols: [], symbolCount: 0 }, withShim: false, conflict: null };
 }
 
 function describe(
@@ -138,8 +150,7 @@ function sharedStatics(
   const symbols = new Set<string>();
   const definedBy = new Set<Library>();
   for (const { elf } of libraries.filter(({ isOwn }) => isOwn)) {
-    for (const { name, binding } of elf.symbols()) {
-      if (binding !== 'unique') continue;
+    for (const { name } of elf.uniqueSymbols()) {
       const holders = shared.filter((library) => library.elf.find(name) !== undefined);
       if (holders.length > 0) symbols.add(name);
       for (const holder of holders) definedBy.add(holder);
