@@ -96,8 +96,18 @@ export function verdict(child: ChildReport, subject: Subject): LoadError | null 
   }
   const refused = find(messages, 'refused');
   if (refused !== undefined) return loadErrorFor(refused.failure, path, identity, 'preflight');
+  const threads = find(messages, 'left')?.threads ?? 0;
+  const refuseThreads = (fields: { signal?: NodeJS.Signals }) =>
+    refuse(
+      'threads-left',
+      `${path} left ${threads} thread${threads === 1 ? '' : 's'} running after handler_shutdown, which would run on in unmapped memory; join every thread there`,
+      { at: 'shutdown', ...fields },
+    );
   if (end.how === 'crashed') {
     const { signal } = end;
+    // What happens to a thread whose code is unmapped is not always the same; why it happens is.
+    const isUnmapped = step === 'unload' || find(messages, 'unloaded')?.unloads === true;
+    if (threads > 0 && isUnmapped) return refuseThreads({ signal });
     return refuse('crashed', `${path} crashed (${signal}) in pre-flight, ${place}`, { signal });
   }
   if (end.how === 'thread-ended') {
@@ -121,15 +131,8 @@ export function verdict(child: ChildReport, subject: Subject): LoadError | null 
     const message = `${path} ended the process with code ${exitCode} in pre-flight, ${place}; it must not call exit`;
     return refuse('exited', message, { exitCode });
   }
-  const threads = find(messages, 'left')?.threads ?? 0;
   // Where the library stays mapped, a thread of its own runs on and harms nobody.
-  if (threads > 0 && find(messages, 'unloaded')?.unloads === true) {
-    return refuse(
-      'threads-left',
-      `${path} left ${threads} thread${threads === 1 ? '' : 's'} running after handler_shutdown, which would run on in unmapped memory; join every thread there`,
-      { at: 'shutdown' },
-    );
-  }
+  if (threads > 0 && find(messages, 'unloaded')?.unloads === true) return refuseThreads({});
   return null;
 }
 
