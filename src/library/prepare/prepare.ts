@@ -120,7 +120,7 @@ function bindingConflict(path: string, conflict: BindingConflict): BindingConfli
   const needs = shared.length === 0 ? '' : `, and it shares ${shared.join(', ')} with the process`;
   return new BindingConflictError(
     conflict,
-    `${path} cannot be bound: ${has}${needs}; both cannot be had, since ${obstacle}. Link what it has of its own in statically with hidden symbols (-Wl,--exclude-libs,ALL), rename these symbols, or let the option binding decide`,
+    `${path} cannot be bound: ${has}${needs}; both cannot be had, since ${obstacle}. Link what it has of its own in statically with hidden symbols (-Wl,--exclude-libs,ALL), rename these symbols, or set the option binding to 'default' to have it use node's`,
     path,
   );
 }
