@@ -18,16 +18,18 @@ import type { Report } from './events.js';
 import type { KeepAlive } from './keep-alive.js';
 import type { Integrity } from './library/integrity.js';
 import { type Prepared, prepareLibrary } from './library/prepare/prepare.js';
-import { abandon } from './library/prepare/prepare-thread.js';
+import { abandon, startAhead } from './library/prepare/prepare-thread.js';
 import type { CopyRules, LibraryStore, PrivateCopy } from './library/store.js';
 import {
   type EndpointOptions,
   type ResolvedEndpointOptions,
   resolveEndpointOptions,
 } from './options.js';
+import { endChild, startPreflightChild } from './preflight/child.js';
 import { type PreflightReport, preflight } from './preflight/preflight.js';
 import type { VersionIdentity } from './request-errors.js';
 import { Standby } from './standby.js';
+import type { StartedChild } from './start-child.js';
 import { Version, type VersionStats } from './version.js';
 
 /** What a swap did. */
@@ -69,6 +71,12 @@ export interface Replacement {
   graceful: boolean;
   /** Of a graceful one; default: the endpoint's. */
   drainTimeoutMs?: number | undefined;
+}
+
+/** The process that is to try a library. */
+interface Trial {
+  takeChild: () => Promise<StartedChild | null>;
+  dismiss: () => Promise<void>;
 }
 
 export class Endpoint {
@@ -198,10 +206,19 @@ export class Endpoint {
     this.#checkDrainingLimit(path, options);
     const { keepAlive, report } = this.#parts;
     const endMs = performance.now() + options.loadTimeoutMs;
+    // While the copy is written, the thread that looks into it starts; and while it does that, so does the process that tries it.
+    if (process.platform === 'linux') startAhead();
     const copy = await this.#copy(identity, path, rules, options, signal);
     // A wait of 0 would be none at all.
     const leftMs = () => Math.max(1, endMs - performance.now());
-    const prepared = await this.#prepare(identity, copy, rules, options, leftMs(), signal);
+    const trial = this.#startTrial(options);
+    let prepared: Prepared;
+    try {
+      prepared = await this.#prepare(identity, copy, rules, options, leftMs(), signal);
+    } catch (error) {
+      await trial.dismiss();
+      throw error;
+    }
     const { plan } = prepared;
     for (const { name, path, kind, instead } of prepared.dependencies) {
       if (kind !== 'shadowed' || path === null || instead === undefined) continue;
@@ -216,11 +233,12 @@ export class Endpoint {
     let standby: Standby | null = null;
     try {
       if (options.preflight !== false) {
-        const takeChild = () => this.#standby?.takeChild(options) ?? null;
+        const { takeChild } = trial;
         const parts = { path, plan, identity, options, takeChild, signal };
         tried = await preflight({ ...parts, timeoutMs: leftMs() });
       }
     } catch (error) {
+      await trial.dismiss();
       await removeCopies();
       throw error;
     }
@@ -242,6 +260,27 @@ export class Endpoint {
     await version.load(leftMs(), signal);
     this.#hanging.delete(version);
     return version;
+  }
+
+  /**
+   * Starts the process that is to try a library, unless one waits. `takeChild` gives it away, `dismiss` ends it if nobody has taken it.
+   */
+  #startTrial(options: ResolvedEndpointOptions): Trial {
+    const isWanted = options.preflight !== false && this.#standby?.hasChild(options) !== true;
+    // What is in the way of it is told by pre-flight, which then starts its own.
+    let starting = isWanted ? startPreflightChild(options.env).catch(() => null) : null;
+    const take = (): Promise<StartedChild | null> | null => {
+      const taken = starting;
+      starting = null;
+      return taken;
+    };
+    return {
+      takeChild: async () => (await take()) ?? this.#standby?.takeChild(options) ?? null,
+      dismiss: async () => {
+        const child = await take();
+        if (child !== null) await endChild(child);
+      },
+    };
   }
 
   /** What the next version is made of: what was made ahead, if it fits what is wanted now. */

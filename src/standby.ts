@@ -13,9 +13,10 @@ import { guardAtExit, unguardAtExit } from './exit-guard.js';
 import { LanePool } from './lane-pool.js';
 import type { LaneOrder } from './lane-protocol.js';
 import { laneThreads } from './lane-threads.js';
+import { hold } from './library/prepare/prepare-thread.js';
 import { messageOf } from './library/system-errors.js';
 import type { ResolvedEndpointOptions } from './options.js';
-import { startPreflightChild } from './preflight/child.js';
+import { endChild, startPreflightChild } from './preflight/child.js';
 import { reserveOutbox } from './ring/outbox.js';
 import { RingProducer } from './ring/producer.js';
 import { closePipes, type StartedChild } from './start-child.js';
@@ -74,6 +75,8 @@ export class Standby {
   /** The process that waits for the library that it is to try. */
   #child: StartedChild | null = null;
   #childSurroundings = '';
+  /** The hold on the thread that looks into libraries, which is on Linux alone. */
+  #preparer: { release: () => void } | null = null;
   #filling: Promise<void> | null = null;
   /** Aborted once the lanes are needed, or nothing is. */
   readonly #stop = new AbortController();
@@ -146,11 +149,18 @@ export class Standby {
   /** How to start the first thing that is missing; null if nothing is. */
   #missing(): (() => void | Promise<void>) | null {
     if (this.#gaveUp) return null;
+    if (process.platform === 'linux' && this.#preparer === null) return () => this.#holdPreparer();
     if (this.#withChild && this.#child === null) return () => this.#startChild();
     for (let index = 0; index < this.#shape.threads; index++) {
       if (!this.#waiting.has(index)) return () => this.#wait(index, this.#start(index));
     }
     return null;
+  }
+
+  async #holdPreparer(): Promise<void> {
+    const preparer = await hold();
+    if (this.#stop.signal.aborted) preparer.release();
+    else this.#preparer = preparer;
   }
 
   async #startChild(): Promise<void> {
@@ -178,11 +188,16 @@ export class Standby {
     );
   }
 
+  /** Whether a process waits to try a library that is as one that were started now. */
+  hasChild({ env }: ResolvedEndpointOptions): boolean {
+    if (this.#child === null || !isDeepStrictEqual(env, this.#shape.env)) return false;
+    return this.#childSurroundings === surroundingsNow();
+  }
+
   /** The process that waits to try a library, if there is one that is as one that were started now. */
-  takeChild({ env }: ResolvedEndpointOptions): StartedChild | null {
+  takeChild(options: ResolvedEndpointOptions): StartedChild | null {
     const child = this.#child;
-    if (child === null || !isDeepStrictEqual(env, this.#shape.env)) return null;
-    if (this.#childSurroundings !== surroundingsNow()) return null;
+    if (child === null || !this.hasChild(options)) return null;
     this.#child = null;
     child.keepAlive(true);
     return child;
@@ -192,16 +207,7 @@ export class Standby {
     const child = this.#child;
     if (child === null) return;
     this.#child = null;
-    child.keepAlive(true);
-    // Without its task it ends by itself.
-    child.stdin.destroy();
-    try {
-      child.kill('SIGKILL');
-    } catch {
-      // This process has become another user's since.
-    }
-    await child.exited;
-    closePipes(child);
+    await endChild(child);
   }
 
   #wait(index: number, lane: StartedLane): void {
@@ -220,6 +226,7 @@ export class Standby {
   /** The lane with this index: the one that waits, or one that is started now. */
   take(index: number): StartedLane {
     this.#stop.abort();
+    this.#preparer?.release();
     // Left over if no library had to be tried.
     void this.#endChild();
     const waiting = this.#waiting.get(index);
@@ -256,6 +263,7 @@ export class Standby {
   /** Ends every thread. Lanes that were taken must have left. */
   async destroy(): Promise<void> {
     this.#stop.abort();
+    this.#preparer?.release();
     this.ring.stop();
     await this.#filling;
     await this.#endChild();

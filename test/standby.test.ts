@@ -9,6 +9,7 @@ import test, { type ExecutionContext } from 'ava';
 import { childProcesses } from '../bench/harness/process-state.js';
 import { fixture } from '../fixtures/paths.js';
 import type { HandlerRegistry, RegistryOptions } from '../src/index.js';
+import { isPrepareThread } from '../src/library/prepare/prepare-thread.js';
 import { LANE, laneAt, WAIT } from '../src/ring/layout.js';
 import { RingProducer } from '../src/ring/producer.js';
 import { Standby } from '../src/standby.js';
@@ -27,11 +28,13 @@ test.beforeEach(() => {
   Standby.paceMs = 20;
 });
 
-/** Threads that were started since and have not ended. Tests that look at them run one at a time. */
+/** Threads of lanes that were started since and have not ended. Tests that look at them run one at a time. */
 function watchThreads(t: ExecutionContext): { started: Worker[]; alive: Set<Worker> } {
   const started: Worker[] = [];
   const alive = new Set<Worker>();
   const onWorker = (thread: Worker) => {
+    // One for all, which comes and goes as it is needed.
+    if (isPrepareThread(thread)) return;
     started.push(thread);
     alive.add(thread);
     thread.once('exit', () => alive.delete(thread));

@@ -5,15 +5,26 @@
 
 import { parentPort } from 'node:worker_threads';
 import { ElfError } from '../src/library/elf/bytes.js';
-import type { PrepareAnswer, PrepareRequest } from '../src/library/prepare/messages.js';
-import { patch } from '../src/library/prepare/patch.js';
-import { survey } from '../src/library/prepare/survey.js';
+import type { PrepareAnswer, PrepareAsk, PrepareRequest } from '../src/library/prepare/messages.js';
+import { type Patched, patch } from '../src/library/prepare/patch.js';
+import { type Survey, survey, warmUp } from '../src/library/prepare/survey.js';
 import { codeOf, messageOf } from '../src/library/system-errors.js';
+
+function said(ask: PrepareAsk): Survey | Patched[] | null {
+  switch (ask.type) {
+    case 'warm-up':
+      warmUp();
+      return null;
+    case 'survey':
+      return survey(ask.task);
+    case 'patch':
+      return ask.tasks.map(patch);
+  }
+}
 
 function answer({ id, ask }: PrepareRequest): PrepareAnswer {
   try {
-    const said = ask.type === 'survey' ? survey(ask.task) : ask.tasks.map(patch);
-    return { id, ok: true, said };
+    return { id, ok: true, said: said(ask) };
   } catch (error) {
     const code = codeOf(error);
     return {

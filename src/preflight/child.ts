@@ -49,6 +49,20 @@ export function startPreflightChild(env: Readonly<Record<string, string>>): Prom
   return startChild({ file: process.execPath, args: [childFile], env: childEnv(env) });
 }
 
+/** Ends a child that has got no task. */
+export async function endChild(child: StartedChild): Promise<void> {
+  child.keepAlive(true);
+  // Without its task it ends by itself.
+  child.stdin.destroy();
+  try {
+    child.kill('SIGKILL');
+  } catch {
+    // This process has become another user's since.
+  }
+  await child.exited;
+  closePipes(child);
+}
+
 export interface ChildOptions {
   /** One that was started ahead with this environment, if there is one. */
   child?: StartedChild | null;

@@ -46,7 +46,7 @@ export interface PreflightParts {
   identity: VersionIdentity;
   options: ResolvedEndpointOptions;
   /** The child that was started ahead, if there is one. It is given a task, then. */
-  takeChild: () => StartedChild | null;
+  takeChild: () => Promise<StartedChild | null>;
   /** What is left of `loadTimeoutMs`. */
   timeoutMs: number;
   signal: AbortSignal;
@@ -62,9 +62,10 @@ export async function preflight(parts: PreflightParts): Promise<PreflightReport>
   const { maxPayloadBytes, stackBytes, env } = options;
   const { selfTest } = options.preflight || {};
   const { lengths, body } = encodeSelfTest(selfTest, maxPayloadBytes);
+  // Not before: a self-test that cannot be sent needs no child.
+  const ahead = await parts.takeChild();
   const startedMs = performance.now();
   const task = { plan, stackBytes, maxPayloadBytes, selfTest: lengths };
-  const ahead = parts.takeChild();
   let child = await runChild({ child: ahead, task, body, env, timeoutMs, signal });
   if (ahead !== null && hasNotBegun(child)) {
     // It had ended, and nobody had noticed yet.

@@ -3,7 +3,9 @@
 import type { Patched, PatchTask } from './patch.js';
 import type { Survey, SurveyTask } from './survey.js';
 
+/** `warm-up` has it read what every survey needs. */
 export type PrepareAsk =
+  | { type: 'warm-up' }
   | { type: 'survey'; task: SurveyTask }
   | { type: 'patch'; tasks: PatchTask[] };
 
@@ -13,7 +15,7 @@ export interface PrepareRequest {
 }
 
 export type PrepareAnswer =
-  | { id: number; ok: true; said: Survey | Patched[] }
+  | { id: number; ok: true; said: Survey | Patched[] | null }
   | { id: number; ok: false; failure: PrepareFailure };
 
 export interface PrepareFailure {

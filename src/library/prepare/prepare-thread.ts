@@ -15,10 +15,15 @@ const workerFile = new URL('../../../workers/prepare.js', import.meta.url);
 /** Loads often come one after another. */
 const IDLE_MS = 2000;
 
+type Said = Survey | Patched[] | null;
+
 interface Waiting {
-  resolve: (said: Survey | Patched[]) => void;
+  resolve: (said: Said) => void;
   reject: (cause: unknown) => void;
 }
+
+/** Those that there have been. */
+const started = new WeakSet<Worker>();
 
 class PrepareThread {
   readonly #worker: Worker;
@@ -31,6 +36,7 @@ class PrepareThread {
     this.#onEnd = onEnd;
     // Neither flags nor environment of the host are of any use to it.
     this.#worker = new Worker(workerFile, { execArgv: [], env: {}, name: 'changeover prepare' });
+    started.add(this.#worker);
     this.#worker.unref();
     this.#rest();
     this.#worker.on('message', (answer: PrepareAnswer) => this.#receive(answer));
@@ -38,12 +44,12 @@ class PrepareThread {
     this.#worker.on('exit', () => this.#ended(new Error('the thread that prepares has ended')));
   }
 
-  ask(ask: PrepareAsk): Promise<Survey | Patched[]> {
+  ask(ask: PrepareAsk): Promise<Said> {
     if (this.#idle !== null) clearTimeout(this.#idle);
     this.#idle = null;
     this.#lastId += 1;
     const id = this.#lastId;
-    const { promise, resolve, reject } = deferred<Survey | Patched[]>();
+    const { promise, resolve, reject } = deferred<Said>();
     this.#waiting.set(id, { resolve, reject });
     this.#worker.postMessage({ id, ask });
     return promise;
@@ -60,9 +66,12 @@ class PrepareThread {
     if (this.#waiting.size === 0) this.#rest();
   }
 
-  /** From now on it has nothing to do, for so long at most. */
+  /** It has nothing to do, for so long at most unless somebody holds it. */
   #rest(): void {
-    this.#idle = setTimeout(() => this.end(), IDLE_MS).unref();
+    this.#idle = setTimeout(() => {
+      if (holders > 0) this.#rest();
+      else this.end();
+    }, IDLE_MS).unref();
   }
 
   #ended(cause: unknown): void {
@@ -80,19 +89,43 @@ class PrepareThread {
 }
 
 let thread: PrepareThread | null = null;
+/** How many want it to be there, whether it has something to do or not. */
+let holders = 0;
 
 function current(): PrepareThread {
   if (thread !== null) return thread;
-  const started = new PrepareThread(() => {
-    if (thread === started) thread = null;
+  const fresh = new PrepareThread(() => {
+    if (thread === fresh) thread = null;
   });
-  thread = started;
-  return started;
+  thread = fresh;
+  return fresh;
+}
+
+/** Whether a thread of this process is the one that prepares. */
+export function isPrepareThread(worker: Worker): boolean {
+  return started.has(worker);
 }
 
 /** Starts it, if it is not there: what follows then takes less long. */
-export function warmUp(): void {
+export function startAhead(): void {
   current();
+}
+
+/** Has it started and ready until `release`, which may be called again. */
+export async function hold(): Promise<{ release: () => void }> {
+  let held = true;
+  holders += 1;
+  const release = () => {
+    if (held) holders -= 1;
+    held = false;
+  };
+  try {
+    await current().ask({ type: 'warm-up' });
+  } catch (error) {
+    release();
+    throw error;
+  }
+  return { release };
 }
 
 /** Ends it while it hangs, which a file system can make it do. The next one to ask gets a new one. */

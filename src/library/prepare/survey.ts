@@ -82,6 +82,16 @@ export function survey(task: SurveyTask): Survey {
   }
 }
 
+/** Reads ahead what every survey needs. What cannot be read is told when it is needed. */
+export function warmUp(): void {
+  atStart ??= MappedLibraries.atStart();
+  try {
+    scope ??= ProcessScope.open();
+  } catch {
+    // See `decide`.
+  }
+}
+
 function decide({ libraries }: Closure, wanted: BindingOption): BindingDecision {
   try {
     scope ??= ProcessScope.open();
