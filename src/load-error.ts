@@ -46,7 +46,7 @@ export function loadErrorFor(
       );
     case 'missing-dependency':
       return new MissingDependencyError(
-        `${path} needs something that is not there: ${failure.message}; install it, or link it in statically (the library is loaded from a copy, so $ORIGIN does not lead to its neighbours)`,
+        `${path} needs something that is not there: ${failure.message}; install it, put it beside the library, or link it in statically`,
         path,
         identity,
       );
