@@ -42,6 +42,16 @@ const FORBIDDEN = [
   'putenv',
 ];
 
+/** What the system and the C library have to start threads with, and the C++ library. */
+const THREAD_STARTERS = new Map([
+  ['pthread_create', 'pthread_create'],
+  ['thrd_create', 'thrd_create'],
+  [
+    '_ZNSt6thread15_M_start_threadESt10unique_ptrINS_6_StateESt14default_deleteIS1_EEPFvvE',
+    'std::thread',
+  ],
+]);
+
 const MAX_NAMES = 5;
 
 /** Symbols that others can see and that the ABI has no use for. */
@@ -51,8 +61,7 @@ export function strayExports(elf: ElfFacts): string[] {
     .filter((name) => !HANDLER_SYMBOLS.has(name) && !LINKER_SYMBOLS.has(name));
 }
 
-/** `isOfNode` says whether the node binary exports a name. */
-export function elfAdvice(elf: ElfFacts, isOfNode: (name: string) => boolean): Warning[] {
+export function elfAdvice(elf: ElfFacts): Warning[] {
   const warnings: Warning[] = [];
   const warn = (code: string, message: string, fix: string) =>
     warnings.push({ code, message, fix });
@@ -62,14 +71,6 @@ export function elfAdvice(elf: ElfFacts, isOfNode: (name: string) => boolean): W
       'exports',
       `exports ${list(stray)}, which the host has no use for and others may collide with`,
       'compile with -fvisibility=hidden; for static libraries that you link in: -Wl,--exclude-libs,ALL',
-    );
-  }
-  const shadowed = elf.symbolic ? [] : stray.filter(isOfNode);
-  if (shadowed.length > 0) {
-    warn(
-      'interposable',
-      `${list(shadowed)} ${shadowed.length === 1 ? 'is' : 'are'} exported by node too, and calls may reach that one`,
-      'link with -Wl,-Bsymbolic, or hide them as above',
     );
   }
   if (elf.noDelete) {
@@ -114,6 +115,14 @@ export function elfAdvice(elf: ElfFacts, isOfNode: (name: string) => boolean): W
       'relative-search-path',
       `looks for its dependencies in ${list(relative)}, which depends on the working directory`,
       'use $ORIGIN, or an absolute rpath',
+    );
+  }
+  const starters = [...THREAD_STARTERS.keys()].filter((name) => imported.has(name));
+  if (starters.length > 0 && !elf.exported.some(({ name }) => name === 'handler_shutdown')) {
+    warn(
+      'threads-without-shutdown',
+      `can start threads (${list(starters.map((name) => THREAD_STARTERS.get(name) ?? name))}) and has no handler_shutdown to join them in`,
+      'join every thread in handler_shutdown, or before the call that started it returns: a library that threads are in is not unloaded',
     );
   }
   const forbidden = FORBIDDEN.filter((name) => imported.has(name));

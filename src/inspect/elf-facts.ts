@@ -16,8 +16,6 @@ export interface ElfFacts {
   /** Text relocations: code that the loader has to write to. */
   textRelocations: boolean;
   noDelete: boolean;
-  /** Whether its own symbols win over those that were loaded before. */
-  symbolic: boolean;
   /** Whether the loader makes its tables read-only when it has filled them in. */
   relro: boolean;
   executableStack: boolean;
@@ -38,7 +36,6 @@ export function elfFacts(elf: ElfFile): ElfFacts {
     staticTls: (flags & DF.STATIC_TLS) !== 0,
     textRelocations: has(DT.TEXTREL) || (flags & DF.TEXTREL) !== 0,
     noDelete: ((elf.value(DT.FLAGS_1) ?? 0) & DF_1.NODELETE) !== 0,
-    symbolic: has(DT.SYMBOLIC) || (flags & DF.SYMBOLIC) !== 0,
     relro: elf.segment(PT.GNU_RELRO) !== undefined,
     // Without this header the loader takes the processor's default, which for old ABIs is executable.
     executableStack: stack === undefined || (stack.flags & PF.X) !== 0,

@@ -129,10 +129,7 @@ function addElf(inspection: Inspection, copyPath: string): void {
   inspection.handlerSymbols = names.filter((name) => name.startsWith('handler_')).sort();
   inspection.otherSymbols = strayExports(elf).sort();
   inspection.threadLocals = elf.threadLocals;
-  const warnings = withElf(process.execPath, (node) =>
-    elfAdvice(elf, (name) => node.find(name) !== undefined),
-  );
-  inspection.warnings.push(...warnings);
+  inspection.warnings.push(...elfAdvice(elf));
 }
 
 async function addPreflight(

@@ -82,7 +82,8 @@ for (const isolation of ['thread', 'process'] as const) {
     t.like(await answers(t, isolation, 'own'), { said: 'its own', mode: 'own' });
     const ordinary = await answers(t, isolation, 'default');
     t.is(ordinary.mode, 'default');
-    t.is(ordinary.said, process.versions.zlib.replace(/-.*/, ''));
+    const version = process.versions.zlib.replace(/-.*/, '');
+    t.true(ordinary.said.startsWith(version), `${ordinary.said}, not ${version}`);
   });
 }
 

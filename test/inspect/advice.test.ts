@@ -61,7 +61,25 @@ const CASES: Record<string, Case> = {
   'an export that node has too': {
     more: 'const char *zlibVersion(void); const char *zlibVersion(void) { return "0"; }',
     flags: visible,
-    codes: ['exports', 'interposable'],
+    codes: ['exports'],
+    like: { binding: { mode: 'default', symbols: [] } },
+  },
+  'the same, which it calls': {
+    more: `const char *zlibVersion(void); const char *zlibVersion(void) { return "0"; }
+      int mine(void); int mine(void) { return zlibVersion() != 0; }`,
+    flags: [...visible, '-fno-inline'],
+    codes: ['exports'],
+    like: { binding: { mode: 'own', symbols: ['zlibVersion'] } },
+  },
+  'threads that nothing joins': {
+    more: `#include <pthread.h>
+      static void *run(void *nothing) { return nothing; }
+      __attribute__((constructor)) static void start(void) {
+        pthread_t thread;
+        if (pthread_create(&thread, 0, run, 0) == 0) pthread_join(thread, 0);
+      }`,
+    flags: ['-pthread'],
+    codes: ['threads-without-shutdown'],
   },
   'the same, bound to itself': {
     more: 'const char *zlibVersion(void); const char *zlibVersion(void) { return "0"; }',
