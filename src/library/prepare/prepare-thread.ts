@@ -1,6 +1,6 @@
 /**
- * The thread of workers/prepare.ts, one for all registries: started when it is needed, ended when nobody has needed it for a while. It does
- * not keep the process alive.
+ * The thread of workers/prepare.ts, one for all registries: started when it is needed, ended when nobody has needed it for a while. It
+ * keeps the process alive only while somebody waits for an answer.
  */
 
 import { Worker } from 'node:worker_threads';
@@ -37,11 +37,11 @@ class PrepareThread {
     // Neither flags nor environment of the host are of any use to it.
     this.#worker = new Worker(workerFile, { execArgv: [], env: {}, name: 'changeover prepare' });
     started.add(this.#worker);
-    this.#worker.unref();
-    this.#rest();
     this.#worker.on('message', (answer: PrepareAnswer) => this.#receive(answer));
     this.#worker.on('error', (cause) => this.#ended(cause));
     this.#worker.on('exit', () => this.#ended(new Error('the thread that prepares has ended')));
+    // Last: a listener for messages is taken for a reason to live.
+    this.#rest();
   }
 
   ask(ask: PrepareAsk): Promise<Said> {
@@ -51,6 +51,7 @@ class PrepareThread {
     const id = this.#lastId;
     const { promise, resolve, reject } = deferred<Said>();
     this.#waiting.set(id, { resolve, reject });
+    this.#worker.ref();
     this.#worker.postMessage({ id, ask });
     return promise;
   }
@@ -68,6 +69,7 @@ class PrepareThread {
 
   /** It has nothing to do, for so long at most unless somebody holds it. */
   #rest(): void {
+    this.#worker.unref();
     this.#idle = setTimeout(() => {
       if (holders > 0) this.#rest();
       else this.end();
