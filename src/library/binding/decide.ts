@@ -13,7 +13,7 @@
 import { basename } from 'node:path';
 import type { BindingOption } from '../../options.js';
 import { DF, DT, STV } from '../elf/constants.js';
-import { type ElfFile, type ElfSymbol, isExported, isImported } from '../elf/elf-file.js';
+import { type ElfFile, isExported } from '../elf/elf-file.js';
 import type { Binding } from '../load-plan.js';
 import type { ProcessScope } from './process-scope.js';
 import { type ClosureLibrary, isSystemRuntime } from './runtime.js';
@@ -125,28 +125,21 @@ function ownLibraries(closure: readonly ClosureLibrary[], scope: ProcessScope): 
 
 /** Names that some library of `own` uses and defines, and that ordinary binding finds in the executable or in what it has loaded. */
 function contested(own: readonly ClosureLibrary[], scope: ProcessScope): string[] {
-  const defined = new Set<string>();
   const used = new Set<string>();
-  for (const { elf } of own) {
-    const replaceable: ElfSymbol[] = [];
-    for (const symbol of elf.symbols()) {
-      const { name } = symbol;
-      if (isImported(symbol)) used.add(name);
-      else if (isExported(symbol) && isForeign(name, scope)) {
-        defined.add(name);
-        if (symbol.visibility === STV.DEFAULT) replaceable.push(symbol);
-      }
+  for (const { elf } of own) for (const { name } of elf.importedSymbols()) used.add(name);
+  const defined = new Set<string>();
+  for (const name of used) {
+    if (isForeign(name, scope) && own.some(({ elf }) => elf.find(name) !== undefined)) {
+      defined.add(name);
     }
-    if (replaceable.length > 0 && !isSymbolic(elf)) addReferenced(elf, replaceable, used);
   }
-  return [...defined].filter((name) => used.has(name)).sort();
+  for (const { elf } of own) if (!isSymbolic(elf)) addReplaceable(elf, scope, defined);
+  return [...defined].sort();
 }
 
 /** Whether a name is one of a library that the process has, and no affair of the C and C++ runtime. */
 function isForeign(name: string, scope: ProcessScope): boolean {
-  if (STANDARD_TEMPLATE.test(name)) return false;
-  const found = scope.find(name);
-  return found !== null && !found.file.isRuntime && !scope.isOfRuntime(name);
+  return !STANDARD_TEMPLATE.test(name) && scope.isForeign(name) && !scope.isOfRuntime(name);
 }
 
 /** A library that is linked with -Bsymbolic uses what it defines, whatever the loader finds. */
@@ -154,12 +147,12 @@ function isSymbolic(elf: ElfFile): boolean {
   return elf.value(DT.SYMBOLIC) !== undefined || ((elf.value(DT.FLAGS) ?? 0) & DF.SYMBOLIC) !== 0;
 }
 
-/** A library may define a symbol and use it by name all the same: then a relocation refers to it. */
-function addReferenced(elf: ElfFile, symbols: readonly ElfSymbol[], used: Set<string>): void {
-  const names = new Map(symbols.map(({ index, name }) => [index, name]));
-  for (const { symbol } of elf.relocations()) {
-    const name = names.get(symbol);
-    if (name !== undefined) used.add(name);
+/** Adds what a library defines and uses by name all the same: then a relocation refers to it, and the loader may find another one. */
+function addReplaceable(elf: ElfFile, scope: ProcessScope, defined: Set<string>): void {
+  for (const index of elf.referencedSymbols()) {
+    const symbol = elf.symbol(index);
+    if (symbol.visibility !== STV.DEFAULT || !isExported(symbol)) continue;
+    if (isForeign(symbol.name, scope)) defined.add(symbol.name);
   }
 }
 
@@ -167,9 +160,7 @@ function addReferenced(elf: ElfFile, symbols: readonly ElfSymbol[], used: Set<st
 function neededFromScope(own: readonly ClosureLibrary[], scope: ProcessScope): string[] {
   const names = new Set<string>();
   for (const { elf } of own) {
-    for (const symbol of elf.symbols()) {
-      const { name } = symbol;
-      if (!isImported(symbol)) continue;
+    for (const { name } of elf.importedSymbols()) {
       if (!ALLOCATION.includes(name) && !UNUSABLE_ORIGINAL.test(name)) continue;
       const found = scope.find(name);
       if (found === null || found.file.isRuntime) continue;

@@ -49,7 +49,6 @@ export class ProcessScope {
   readonly files: readonly ScopeFile[];
   /** Why some of them are not there, or null if all are. */
   readonly gap: string | null;
-  readonly #found = new Map<string, ScopeSymbol | null>();
   #copies: ReadonlySet<number> | undefined;
 
   private constructor({ files, gap }: Pick<ProcessScope, 'files' | 'gap'>) {
@@ -78,12 +77,12 @@ export class ProcessScope {
 
   /** What a library with ordinary binding gets for a name. */
   find(name: string): ScopeSymbol | null {
-    let found = this.#found.get(name);
-    if (found === undefined) {
-      found = firstIn(this.files, name);
-      this.#found.set(name, found);
-    }
-    return found;
+    return firstIn(this.files, name);
+  }
+
+  /** Whether the executable, or something else than the C and C++ runtime, defines a name. */
+  isForeign(name: string): boolean {
+    return this.files.some(({ isRuntime, elf }) => !isRuntime && elf.find(name) !== undefined);
   }
 
   /** Whether the C or C++ runtime defines a name, whoever else does. */
