@@ -287,8 +287,7 @@ export class Version implements LoadedHandler {
     this.#dispatcher.dispose();
     await this.#lanes.stop();
     await this.#lanes.destroy();
-    await this.#prepared.remove();
-    await this.#copy.remove();
+    await Promise.all([this.#copy.remove(), this.#prepared.remove()]);
   }
 
   // ---- active ----------------------------------------------------------------------------------

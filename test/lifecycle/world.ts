@@ -4,12 +4,15 @@
  */
 
 import { strict as assert } from 'node:assert';
+import { basename } from 'node:path';
 import * as deferredModule from '../../src/deferred.js';
 import * as dispatcherModule from '../../src/dispatcher.js';
 import type { DrainReport } from '../../src/drain-report.js';
 import type { Endpoint } from '../../src/endpoint.js';
 import * as errors from '../../src/errors.js';
 import type { LanesParts } from '../../src/lanes.js';
+import { plainPlan } from '../../src/library/load-plan.js';
+import type { Prepared } from '../../src/library/prepare/prepare.js';
 import * as systemErrors from '../../src/library/system-errors.js';
 import * as options from '../../src/options.js';
 import * as regions from '../../src/regions.js';
@@ -61,6 +64,8 @@ function sourceOf(module: keyof typeof sources, mutation: Mutation | undefined):
 class Lane {
   readonly started = deferred<object>();
   readonly gone = deferred<void>();
+  /** Nothing is kept mapped. */
+  readonly kept: never[] = [];
   readonly ring: RingConsumer;
   readonly #parts: LanesParts;
   phase: 'starting' | 'serving' | 'stopping' | 'gone' | 'destroyed' | 'dead' = 'starting';
@@ -137,6 +142,19 @@ class Lane {
   }
 }
 
+/** A library that needs nothing, and is loaded as it is. */
+const PREPARED: Prepared = {
+  plan: plainPlan('/copy'),
+  binding: { mode: 'default', reason: '', symbols: [], symbolCount: 0 },
+  dependencies: [],
+  patches: [],
+  sharedStatics: null,
+  obstacle: null,
+  ownLibraries: [],
+  lasting: [],
+  remove: () => Promise.resolve(),
+};
+
 const newRing = () => new producer.RingProducer({ slots: 32, lanes: 1 }, MAX_IN_FLIGHT);
 
 interface Timer {
@@ -176,6 +194,7 @@ export class World {
     };
     const real = {
       'node:assert': { strict: assert },
+      'node:path': { basename },
       './dispatcher.js': dispatcherModule,
       './errors.js': errors,
       './library/system-errors.js': systemErrors,
@@ -190,7 +209,13 @@ export class World {
       './deferred.js': { deferred, settledWithin: this.#settledWithin },
       './exit-process.js': { prepareExit: () => Promise.resolve() },
       './native-copy.js': { prepareCopy: () => Promise.resolve() },
-      './library/mappings.js': { isMapped: () => Promise.resolve(false) },
+      './library/mappings.js': { readMaps: () => Promise.resolve(''), listsFile: () => false },
+      './library/prepare/prepare.js': { prepareLibrary: () => Promise.resolve(PREPARED) },
+      './library/prepare/prepare-thread.js': {
+        abandon: () => undefined,
+        startAhead: () => undefined,
+      },
+      './preflight/child.js': {},
       './lanes.js': { Lanes: this.#laneClass() },
       './standby.js': { Standby: { create: async () => ({ ring: newRing() }) } },
       './preflight/preflight.js': { preflight: null },
