@@ -35,6 +35,7 @@ import {
   detachRequest,
   type EncodedRequest,
   encodeRequest,
+  ownBytes,
   type RequestContext,
   type RequestPayload,
   requireUnchanged,
@@ -177,6 +178,8 @@ export class Dispatcher {
   readonly #keepAlive: KeepAlive;
   readonly #hooks: DispatcherHooks;
   readonly #waiting = new PendingQueue<Pending>();
+  /** Memory that the waiting requests hold. */
+  #waitingBytes = 0;
   readonly #bySlot: (Pending | undefined)[];
   /** Deadlines of those who wait for an answer, and ends of grace of those who have one. */
   readonly #deadlines = new DeadlineWheel<Pending>(monotonicMs());
@@ -263,16 +266,17 @@ export class Dispatcher {
     }
     const waits = this.#mustWait;
     if (waits) {
-      if (this.#waiting.length >= this.#options.maxQueue)
-        throw this.#shed(requestErrors.queueFull(this.#identity, this.#options));
+      this.#requireRoomToWait(pending.request);
       pending.request = this.#orOutOfMemory(() => detachRequest(pending.request));
     }
     if (!this.#ring.acquire()) throw requestErrors.notServing(this.#identity);
     pending.admitted = true;
     this.#unanswered += 1;
     this.#keepAlive.hold();
-    if (waits) this.#waiting.push(pending);
-    else this.#submit(pending);
+    if (waits) {
+      this.#waiting.push(pending);
+      this.#waitingBytes += ownBytes(pending.request);
+    } else this.#submit(pending);
     // Nobody need be told of a request that had no memory.
     if (pending.answered) return;
     if (pending.deadlineMs !== Number.POSITIVE_INFINITY) {
@@ -280,6 +284,21 @@ export class Dispatcher {
       this.#alarm.set(pending.deadlineMs);
     }
     if (this.#watchPays && !this.#watching && this.#ring.taken === 1) this.#watch(pending);
+  }
+
+  /** One request may always wait, however large it is: `maxPayloadBytes` limits it. */
+  #requireRoomToWait(request: EncodedRequest): void {
+    const { maxQueue, maxQueueBytes } = this.#options;
+    const others = this.#waitingBytes;
+    const own = ownBytes(request);
+    const limit =
+      this.#waiting.length >= maxQueue
+        ? 'maxQueue'
+        : others > 0 && own > 0 && others + own > maxQueueBytes
+          ? 'maxQueueBytes'
+          : null;
+    if (limit === null) return;
+    throw this.#shed(requestErrors.queueFull(this.#identity, this.#options, limit));
   }
 
   #orOutOfMemory<T>(allocate: () => T): T {
@@ -321,7 +340,9 @@ export class Dispatcher {
   #refill(): void {
     while (this.#waiting.length > 0 && this.#ring.hasFreeSlot) {
       const pending = this.#waiting.shift();
-      if (pending !== null) this.#submit(pending);
+      if (pending === null) return;
+      this.#waitingBytes -= ownBytes(pending.request);
+      this.#submit(pending);
     }
   }
 
@@ -607,6 +628,7 @@ export class Dispatcher {
 
   #leaveQueue(pending: Pending): void {
     this.#waiting.remove(pending);
+    this.#waitingBytes -= ownBytes(pending.request);
     this.#ring.release();
   }
 

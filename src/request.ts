@@ -111,6 +111,17 @@ export function detachRequest(request: EncodedRequest): EncodedRequest {
   return { ...request, body: new Uint8Array(body) };
 }
 
+/** Memory that a request holds while it waits. Shared bytes are the caller's. */
+export function ownBytes({
+  body,
+  byteLength,
+  requestIdLength,
+  metadataLength,
+}: EncodedRequest): number {
+  const context = requestIdLength + metadataLength;
+  return typeof body === 'string' || !isShared(body) ? context + byteLength : context;
+}
+
 /** Writes a request into a slot that the host holds. Returns the region it borrowed or adopted, or 0. */
 export function writeRequest(
   ring: RingProducer,

@@ -2,7 +2,7 @@
 import test, { type ExecutionContext } from 'ava';
 import { Dispatcher } from '../src/dispatcher.js';
 import { KeepAlive } from '../src/keep-alive.js';
-import { resolveEndpointOptions } from '../src/options.js';
+import { type EndpointOptions, resolveEndpointOptions } from '../src/options.js';
 import { RegionTable } from '../src/regions.js';
 import { laneExited } from '../src/request-errors.js';
 import { NOTHING, RingConsumer } from '../src/ring/consumer.js';
@@ -21,7 +21,7 @@ import { failure, rejection } from './support/outcomes.js';
 
 const LARGE_BYTES = 10_000;
 
-function scene(t: ExecutionContext) {
+function scene(t: ExecutionContext, more: EndpointOptions = {}) {
   const shape = { slots: 32, lanes: 1 };
   const ring = new RingProducer(shape);
   const lane = new RingConsumer(ring.memory, shape, 0, () => undefined);
@@ -33,7 +33,7 @@ function scene(t: ExecutionContext) {
   const outbox = new Outbox(reserveOutbox());
   const dispatcher = new Dispatcher({
     identity: { endpoint: 'it', version: 1 },
-    options: resolveEndpointOptions({ maxInFlight: 32, cancelGraceMs: 60_000 }),
+    options: resolveEndpointOptions({ maxInFlight: 32, cancelGraceMs: 60_000, ...more }),
     ring,
     regions,
     keepAlive: new KeepAlive(),
@@ -326,5 +326,32 @@ test('a request that waits keeps the length that it had, though its buffer grows
   t.is(lengths, 4);
   for (let slot = lane.take(); slot !== NOTHING; slot = lane.take()) answer(slot);
   await Promise.all([...filling, waiting]);
+  t.true(dispatcher.idle);
+});
+
+test('what waits is limited in bytes, but for one request and for shared memory', async (t) => {
+  const { dispatcher, execute, ring, lane, answer } = scene(t, { maxQueueBytes: 1000 });
+  const filling = Array.from({ length: ring.layout.slots }, () => execute(new Uint8Array(8)));
+  const full = { code: 'ERR_HANDLER_QUEUE_FULL', limit: 'maxQueueBytes' };
+  const outcomes: Promise<unknown>[] = [];
+  const waits = (request: Uint8Array, signal?: AbortSignal) =>
+    void outcomes.push(execute(request, signal).catch((reason: unknown) => reason));
+
+  const giveUp = new AbortController();
+  waits(new Uint8Array(5000), giveUp.signal);
+  t.deepEqual(await failure(execute(new Uint8Array(1)), 'limit'), full, 'one may always wait');
+  waits(new Uint8Array(new SharedArrayBuffer(50_000)));
+  giveUp.abort('given up');
+  t.is(await outcomes[0], 'given up');
+  waits(new Uint8Array(600));
+  waits(new Uint8Array(400));
+  t.deepEqual(await failure(execute(new Uint8Array(1)), 'limit'), full);
+  answer(lane.take());
+  t.deepEqual(await failure(execute(new Uint8Array(1)), 'limit'), full, 'the shared one has left');
+  answer(lane.take());
+  waits(new Uint8Array(600));
+  t.deepEqual(await failure(execute(new Uint8Array(1)), 'limit'), full);
+  for (let slot = lane.take(); slot !== NOTHING; slot = lane.take()) answer(slot);
+  await Promise.all([...filling, ...outcomes]);
   t.true(dispatcher.idle);
 });
