@@ -679,9 +679,7 @@ export class Dispatcher {
 
   stats(): DispatcherStats {
     const nowMs = monotonicMs();
-    const slots = this.#inSlots();
-    const running = slots.filter(({ slot }) => this.#ring.stateOf(slot) === STATE.RUNNING).length;
-    const queued = slots.filter(({ slot }) => this.#ring.stateOf(slot) === STATE.QUEUED).length;
+    const { queued, running } = this.#inRing();
     return {
       queued: this.#waiting.length + queued,
       running,
@@ -692,6 +690,20 @@ export class Dispatcher {
         run: this.#runLatency.stats(nowMs),
       },
     };
+  }
+
+  /** In one pass and without a list: `stats()` is asked of every endpoint, and most have nothing in their slots. */
+  #inRing(): { queued: number; running: number } {
+    let queued = 0;
+    let running = 0;
+    if (this.#ring.taken === 0) return { queued, running };
+    for (const pending of this.#bySlot) {
+      if (pending === undefined) continue;
+      const state = this.#ring.stateOf(pending.slot);
+      if (state === STATE.QUEUED) queued += 1;
+      else if (state === STATE.RUNNING) running += 1;
+    }
+    return { queued, running };
   }
 
   /** Stops the clock. Nothing may be in flight. */
