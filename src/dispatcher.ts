@@ -16,6 +16,7 @@ import { strict as assert } from 'node:assert';
 import { setMaxListeners } from 'node:events';
 import { Alarm } from './alarm.js';
 import { monotonicMs } from './clock.js';
+import { DeadlineWheel, OUTSIDE_WHEEL, type WheelLinks } from './deadline-wheel.js';
 import type {
   CrashLoopError,
   DropReason,
@@ -26,6 +27,7 @@ import type {
 } from './errors.js';
 import type { KeepAlive } from './keep-alive.js';
 import { LatencyRecorder, type LatencyStats } from './latency.js';
+import { messageOf } from './library/system-errors.js';
 import { checkSignal, checkTimeout, type ResolvedEndpointOptions } from './options.js';
 import { PendingQueue, type QueueLinks } from './pending-queue.js';
 import type { RegionTable } from './regions.js';
@@ -33,8 +35,10 @@ import {
   detachRequest,
   type EncodedRequest,
   encodeRequest,
+  ownBytes,
   type RequestContext,
   type RequestPayload,
+  requireUnchanged,
   writeRequest,
 } from './request.js';
 import type { VersionIdentity } from './request-errors.js';
@@ -127,13 +131,19 @@ const WATCH_MS = 0.2;
 const SHORT_CALL_MS = 0.05;
 
 /** One request, until its slot is free again. */
-class Pending implements QueueLinks<Pending> {
+class Pending implements QueueLinks<Pending>, WheelLinks<Pending> {
   previous: Pending | null = null;
   next: Pending | null = null;
+  wheelPrevious: Pending | null = OUTSIDE_WHEEL.wheelPrevious;
+  wheelNext: Pending | null = OUTSIDE_WHEEL.wheelNext;
+  wheelSlot = OUTSIDE_WHEEL.wheelSlot;
+  wheelTick = OUTSIDE_WHEEL.wheelTick;
+  /** Whether it has a place in the ledger. Until then, nothing but its signal knows it. */
+  admitted = false;
   answered = false;
+  slot = NO_SLOT;
   region = 0;
-  /** When its lane counts as stuck, in monotonic milliseconds; set when it is abandoned. */
-  graceEndsMs = Number.POSITIVE_INFINITY;
+  /** The signal that is listened to. */
   signal: AbortSignal | null = null;
   onAbort: (() => void) | null = null;
 
@@ -142,10 +152,12 @@ class Pending implements QueueLinks<Pending> {
     readonly reject: (reason: unknown) => void,
     public request: EncodedRequest,
     readonly submittedMs: number,
-    readonly deadlineMs: number,
     readonly timeoutMs: number,
-    public slot: number,
   ) {}
+
+  get deadlineMs(): number {
+    return this.submittedMs + this.timeoutMs;
+  }
 }
 
 export interface DispatcherParts {
@@ -166,7 +178,11 @@ export class Dispatcher {
   readonly #keepAlive: KeepAlive;
   readonly #hooks: DispatcherHooks;
   readonly #waiting = new PendingQueue<Pending>();
+  /** Memory that the waiting requests hold. */
+  #waitingBytes = 0;
   readonly #bySlot: (Pending | undefined)[];
+  /** Deadlines of those who wait for an answer, and ends of grace of those who have one. */
+  readonly #deadlines = new DeadlineWheel<Pending>(monotonicMs());
   readonly #alarm = new Alarm((nowMs) => this.#expire(nowMs));
   readonly #queueLatency = new LatencyRecorder();
   readonly #runLatency = new LatencyRecorder();
@@ -213,45 +229,89 @@ export class Dispatcher {
     signal: AbortSignal | undefined,
   ): Promise<HandlerResponse> {
     return new Promise((resolve, reject) => {
-      // Whatever throws in here rejects; so everything is checked before anything is taken.
+      // Whatever throws in here rejects. So all that can, and all code of the caller's (getters, toJSON, signals
+      // of other classes), comes before anything is taken.
       checkTimeout(timeoutMs);
       checkSignal(signal);
       const encoded = encodeRequest(context, request, this.#options.maxPayloadBytes);
-      // Only now: a toJSON of the caller's may have aborted it.
-      if (signal?.aborted) {
-        reject(signal.reason);
-        return;
-      }
-      if (this.#refusal !== null) throw this.#shed(this.#refusal());
-      // A caller who sends many in one turn of the event loop must not be refused while lanes have long gone on.
-      if (this.#mustWait && this.#ring.doorbellRang) {
-        this.#ring.collectEarly(this.#settle);
-        this.#refill();
-      }
-      const waits = this.#mustWait;
-      if (waits && this.#waiting.length >= this.#options.maxQueue)
-        throw this.#shed(requestErrors.queueFull(this.#identity, this.#options));
-      if (!this.#ring.acquire()) throw requestErrors.notServing(this.#identity);
-
       const submittedMs = monotonicMs();
-      const deadlineMs = submittedMs + timeoutMs;
-      const pending = new Pending(
-        resolve,
-        reject,
-        waits ? detachRequest(encoded) : encoded,
-        submittedMs,
-        deadlineMs,
-        timeoutMs,
-        NO_SLOT,
-      );
-      this.#unanswered += 1;
-      this.#keepAlive.hold();
-      if (signal !== undefined) this.#follow(pending, signal);
-      if (waits) this.#waiting.push(pending);
-      else this.#submit(pending);
-      this.#alarm.set(deadlineMs);
-      if (this.#watchPays && !this.#watching && this.#ring.taken === 1) this.#watch(pending);
+      const pending = new Pending(resolve, reject, encoded, submittedMs, timeoutMs);
+      if (signal === undefined) this.#admit(pending);
+      else if (signal.aborted) reject(signal.reason);
+      else this.#admitFollowing(pending, signal);
     });
+  }
+
+  /** Listens to the signal first: what may throw, or run this dispatcher from within. */
+  #admitFollowing(pending: Pending, signal: AbortSignal): void {
+    this.#follow(pending, signal);
+    try {
+      // It may have fired while it was being listened to, without a listener that it knew of.
+      if (signal.aborted) throw signal.reason;
+      requireUnchanged(pending.request);
+      this.#admit(pending);
+    } catch (error) {
+      this.#unfollow(pending);
+      throw error;
+    }
+  }
+
+  /** Takes the request in, or throws; from the place in the ledger on nothing can fail. */
+  #admit(pending: Pending): void {
+    if (this.#refusal !== null) throw this.#shed(this.#refusal());
+    // A caller who sends many in one turn of the event loop must not be refused while lanes have long gone on.
+    if (this.#mustWait && this.#ring.doorbellRang) {
+      this.#ring.collectEarly(this.#settle);
+      this.#refill();
+    }
+    const waits = this.#mustWait;
+    if (waits) {
+      this.#requireRoomToWait(pending.request);
+      pending.request = this.#orOutOfMemory(() => detachRequest(pending.request));
+    }
+    if (!this.#ring.acquire()) throw requestErrors.notServing(this.#identity);
+    pending.admitted = true;
+    this.#unanswered += 1;
+    this.#keepAlive.hold();
+    if (waits) {
+      this.#waiting.push(pending);
+      this.#waitingBytes += ownBytes(pending.request);
+    } else this.#submit(pending);
+    // Nobody need be told of a request that had no memory.
+    if (pending.answered) return;
+    if (pending.deadlineMs !== Number.POSITIVE_INFINITY) {
+      this.#deadlines.add(pending, pending.deadlineMs);
+      this.#alarm.set(pending.deadlineMs);
+    }
+    if (this.#watchPays && !this.#watching && this.#ring.taken === 1) this.#watch(pending);
+  }
+
+  /** One request may always wait, however large it is: `maxPayloadBytes` limits it. */
+  #requireRoomToWait(request: EncodedRequest): void {
+    const { maxQueue, maxQueueBytes } = this.#options;
+    const others = this.#waitingBytes;
+    const own = ownBytes(request);
+    const limit =
+      this.#waiting.length >= maxQueue
+        ? 'maxQueue'
+        : others > 0 && own > 0 && others + own > maxQueueBytes
+          ? 'maxQueueBytes'
+          : null;
+    if (limit === null) return;
+    throw this.#shed(requestErrors.queueFull(this.#identity, this.#options, limit));
+  }
+
+  #orOutOfMemory<T>(allocate: () => T): T {
+    try {
+      return allocate();
+    } catch (error) {
+      throw this.#allocationError(error);
+    }
+  }
+
+  /** V8 says with a RangeError that there is no memory. Anything else is a fault of ours, and said as it is. */
+  #allocationError(error: unknown): unknown {
+    return error instanceof RangeError ? requestErrors.outOfMemory(this.#identity, error) : error;
   }
 
   get #mustWait(): boolean {
@@ -265,11 +325,10 @@ export class Dispatcher {
     try {
       pending.region = writeRequest(ring, this.#room, this.#regions, slot, pending.request);
     } catch (error) {
-      // Shared memory for a large request could not be had.
       ring.freeSlot(slot);
       ring.release();
       this.#totals.dropped += 1;
-      this.#reject(pending, requestErrors.outOfMemory(this.#identity, error));
+      this.#reject(pending, this.#allocationError(error));
       return;
     }
     pending.slot = slot;
@@ -281,16 +340,31 @@ export class Dispatcher {
   #refill(): void {
     while (this.#waiting.length > 0 && this.#ring.hasFreeSlot) {
       const pending = this.#waiting.shift();
-      if (pending !== null) this.#submit(pending);
+      if (pending === null) return;
+      this.#waitingBytes -= ownBytes(pending.request);
+      this.#submit(pending);
     }
   }
 
   #follow(pending: Pending, signal: AbortSignal): void {
-    pending.signal = signal;
     // One signal for all requests of a server is ordinary use, and no leak: the listener goes with the request.
-    setMaxListeners(0, signal);
+    // Signals of other classes have no such limit.
+    if (signal instanceof EventTarget) setMaxListeners(0, signal);
     pending.onAbort = () => this.#abort(pending, signal);
     signal.addEventListener('abort', pending.onAbort, { once: true });
+    pending.signal = signal;
+  }
+
+  #unfollow(pending: Pending): void {
+    const { signal, onAbort } = pending;
+    if (signal === null || onAbort === null) return;
+    pending.onAbort = null;
+    try {
+      signal.removeEventListener('abort', onAbort);
+    } catch (error) {
+      // The request has its answer. A listener too many does nothing any more.
+      process.emitWarning(`the signal of a request keeps its listener: ${messageOf(error)}`);
+    }
   }
 
   /**
@@ -383,6 +457,7 @@ export class Dispatcher {
 
   #vacate(pending: Pending): void {
     if (pending.region !== 0) this.#regions.giveBack(pending.region);
+    this.#deadlines.remove(pending);
     this.#bySlot[pending.slot] = undefined;
     this.#ring.freeSlot(pending.slot);
   }
@@ -466,34 +541,23 @@ export class Dispatcher {
   #expire(nowMs: number): void {
     // What is done is done, even if its deadline passed while this thread was busy.
     this.collect();
-    let nextMs = Number.POSITIVE_INFINITY;
-    for (const pending of this.#waiting) {
-      if (pending.deadlineMs <= nowMs)
-        this.#giveUp(pending, (phase) => this.#timedOut(pending, phase));
-      else nextMs = Math.min(nextMs, pending.deadlineMs);
-    }
-    for (const pending of this.#bySlot) {
-      if (pending === undefined) continue;
-      if (!pending.answered && pending.deadlineMs <= nowMs) {
-        this.#giveUp(pending, (phase) => this.#timedOut(pending, phase));
-      }
-      if (pending.answered && pending.graceEndsMs <= nowMs) {
-        pending.graceEndsMs = Number.POSITIVE_INFINITY;
-        if (this.#ring.stateOf(pending.slot) === STATE.RUNNING) {
-          this.#hooks.callStuck(this.#ring.laneOf(pending.slot), pending.slot);
-        }
-      }
-      nextMs = Math.min(nextMs, pending.answered ? pending.graceEndsMs : pending.deadlineMs);
-    }
+    const nextMs = this.#deadlines.advance(nowMs, this.#due);
     if (nextMs !== Number.POSITIVE_INFINITY) this.#alarm.set(nextMs);
     this.#hooks.requestLeft();
   }
+
+  /** Its deadline has passed; or it has been answered, and its call has outlived its grace. */
+  readonly #due = (pending: Pending): void => {
+    if (!pending.answered) this.#giveUp(pending, (phase) => this.#timedOut(pending, phase));
+    else if (this.#ring.stateOf(pending.slot) === STATE.RUNNING)
+      this.#hooks.callStuck(this.#ring.laneOf(pending.slot), pending.slot);
+  };
 
   #abort(pending: Pending, signal: AbortSignal): void {
     // Its listener is off already. To look for it would take as long as the signal has listeners, for each of them.
     pending.onAbort = null;
     this.collect();
-    if (pending.answered) return;
+    if (!pending.admitted || pending.answered) return;
     this.#giveUp(pending, () => {
       this.#totals.aborted += 1;
       this.#reject(pending, signal.reason);
@@ -554,15 +618,17 @@ export class Dispatcher {
     } else {
       this.#ring.cancel(pending.slot);
       this.#abandoned += 1;
-      pending.graceEndsMs = monotonicMs() + this.#options.cancelGraceMs;
-      this.#alarm.set(pending.graceEndsMs);
       answer('running');
+      const graceEndsMs = monotonicMs() + this.#options.cancelGraceMs;
+      this.#deadlines.add(pending, graceEndsMs);
+      this.#alarm.set(graceEndsMs);
       this.#hooks.abandoned(this.#ring.laneOf(pending.slot));
     }
   }
 
   #leaveQueue(pending: Pending): void {
     this.#waiting.remove(pending);
+    this.#waitingBytes -= ownBytes(pending.request);
     this.#ring.release();
   }
 
@@ -587,7 +653,8 @@ export class Dispatcher {
     assert(!pending.answered, 'a request is answered once');
     pending.answered = true;
     this.#unanswered -= 1;
-    if (pending.onAbort !== null) pending.signal?.removeEventListener('abort', pending.onAbort);
+    this.#deadlines.remove(pending);
+    this.#unfollow(pending);
     this.#keepAlive.release();
   }
 
@@ -612,9 +679,7 @@ export class Dispatcher {
 
   stats(): DispatcherStats {
     const nowMs = monotonicMs();
-    const slots = this.#inSlots();
-    const running = slots.filter(({ slot }) => this.#ring.stateOf(slot) === STATE.RUNNING).length;
-    const queued = slots.filter(({ slot }) => this.#ring.stateOf(slot) === STATE.QUEUED).length;
+    const { queued, running } = this.#inRing();
     return {
       queued: this.#waiting.length + queued,
       running,
@@ -625,6 +690,20 @@ export class Dispatcher {
         run: this.#runLatency.stats(nowMs),
       },
     };
+  }
+
+  /** In one pass and without a list: `stats()` is asked of every endpoint, and most have nothing in their slots. */
+  #inRing(): { queued: number; running: number } {
+    let queued = 0;
+    let running = 0;
+    if (this.#ring.taken === 0) return { queued, running };
+    for (const pending of this.#bySlot) {
+      if (pending === undefined) continue;
+      const state = this.#ring.stateOf(pending.slot);
+      if (state === STATE.QUEUED) queued += 1;
+      else if (state === STATE.RUNNING) running += 1;
+    }
+    return { queued, running };
   }
 
   /** Stops the clock. Nothing may be in flight. */

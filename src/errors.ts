@@ -382,14 +382,26 @@ export class DroppedError extends HandlerError {
   }
 }
 
-/** All slots are taken and `maxQueue` requests wait already. */
+/** The option that says how much may wait: in requests, or in bytes. */
+export type QueueLimit = 'maxQueue' | 'maxQueueBytes';
+
+/** All slots are taken, and `maxQueue` requests or `maxQueueBytes` bytes wait already. */
 export class QueueFullError extends HandlerError {
   readonly code = 'ERR_HANDLER_QUEUE_FULL';
+  /** Which of the two limits was reached. */
+  readonly limit: QueueLimit;
   readonly maxQueue: number;
+  readonly maxQueueBytes: number;
 
-  constructor(maxQueue: number, message: string, fields: ErrorFields = {}) {
+  constructor(
+    queue: { limit: QueueLimit; maxQueue: number; maxQueueBytes: number },
+    message: string,
+    fields: ErrorFields = {},
+  ) {
     super(message, fields);
-    this.maxQueue = maxQueue;
+    this.limit = queue.limit;
+    this.maxQueue = queue.maxQueue;
+    this.maxQueueBytes = queue.maxQueueBytes;
   }
 }
 

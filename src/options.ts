@@ -22,6 +22,11 @@ export interface EndpointOptions {
   maxInFlight?: number;
   /** Requests that wait on the main thread when `maxInFlight` is reached. Default 4096. */
   maxQueue?: number;
+  /**
+   * Bytes that those waiting requests may hold. One may always wait. Bytes in shared memory do not count: they are the
+   * caller's. Default 256 MiB.
+   */
+  maxQueueBytes?: number;
   /** Most bytes of one request, and of one response. Default 16 MiB. */
   maxPayloadBytes?: number;
   /** Longest a version may take to load, and its lanes to stop. Default 10,000 ms. */
@@ -160,6 +165,7 @@ const ENDPOINT_RULES = {
   threads: count(Math.min(4, Math.max(1, availableParallelism() - 1)), 1, 256, 'lanes'),
   maxInFlight: count(1024, 1, 65_536, 'requests'),
   maxQueue: count(4096, 0, 1_000_000, 'requests'),
+  maxQueueBytes: count(256 * MIB, 0, Number.MAX_SAFE_INTEGER, 'bytes'),
   maxPayloadBytes: count(16 * MIB, 1, 1024 * MIB, 'bytes'),
   loadTimeoutMs: duration(10_000, 1),
   drainTimeoutMs: duration(30_000),

@@ -11,6 +11,7 @@ import {
   NotLoadedError,
   OutOfMemoryError,
   QueueFullError,
+  type QueueLimit,
   ResponseTooLargeError,
   TimeoutError,
   type TimeoutPhase,
@@ -49,13 +50,18 @@ function withoutStack<E extends Error>(make: () => E): E {
 
 export function queueFull(
   identity: VersionIdentity,
-  { maxInFlight, maxQueue }: ResolvedEndpointOptions,
+  { maxInFlight, maxQueue, maxQueueBytes }: ResolvedEndpointOptions,
+  limit: QueueLimit,
 ): QueueFullError {
+  const waiting =
+    limit === 'maxQueue'
+      ? `${maxQueue} more are waiting`
+      : `those that wait have no room for this one in ${maxQueueBytes} bytes`;
   return withoutStack(
     () =>
       new QueueFullError(
-        maxQueue,
-        `'${identity.endpoint}' holds ${maxInFlight} requests and ${maxQueue} more are waiting; send slower, or raise threads, maxInFlight or maxQueue`,
+        { limit, maxQueue, maxQueueBytes },
+        `'${identity.endpoint}' holds ${maxInFlight} requests and ${waiting}; send slower, or raise threads, maxInFlight or ${limit}`,
         identity,
       ),
   );

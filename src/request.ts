@@ -8,6 +8,7 @@
 
 import { types } from 'node:util';
 import { InvalidRequestError, PayloadTooLargeError } from './errors.js';
+import { toJson } from './json-value.js';
 import { copyInto } from './native-copy.js';
 import type { RegionTable } from './regions.js';
 import { ALIGNMENT, contextBytes, ROOM_BYTES, requestRoomAt, SLOT, slotAt } from './ring/layout.js';
@@ -81,6 +82,15 @@ export function encodeRequest(
   return { body, byteLength, requestId, requestIdLength, metadata, metadataLength };
 }
 
+/**
+ * Checks that the bytes are still those that were measured, after code of the caller's has run.
+ *
+ * @throws {InvalidRequestError} if their buffer was transferred meanwhile.
+ */
+export function requireUnchanged({ body, byteLength }: EncodedRequest): void {
+  if (typeof body !== 'string' && body.byteLength !== byteLength) throw bytesGone();
+}
+
 function checkContext(context: unknown): void {
   if (context === undefined) return;
   const fits =
@@ -99,6 +109,17 @@ export function detachRequest(request: EncodedRequest): EncodedRequest {
   const { body } = request;
   if (typeof body === 'string' || isShared(body)) return request;
   return { ...request, body: new Uint8Array(body) };
+}
+
+/** Memory that a request holds while it waits. Shared bytes are the caller's. */
+export function ownBytes({
+  body,
+  byteLength,
+  requestIdLength,
+  metadataLength,
+}: EncodedRequest): number {
+  const context = requestIdLength + metadataLength;
+  return typeof body === 'string' || !isShared(body) ? context + byteLength : context;
 }
 
 /** Writes a request into a slot that the host holds. Returns the region it borrowed or adopted, or 0. */
@@ -152,12 +173,10 @@ function writeBody(target: Buffer, at: number, body: Uint8Array | string): void 
 
 function encodeBody(request: RequestPayload): Uint8Array | string {
   if (typeof request === 'string') return request;
-  if (request instanceof Uint8Array) return request;
-  if (ArrayBuffer.isView(request)) {
-    return new Uint8Array(request.buffer, request.byteOffset, request.byteLength);
-  }
+  if (ArrayBuffer.isView(request)) return bytesOf(request);
   if (types.isAnyArrayBuffer(request)) {
-    return new Uint8Array(request);
+    // A buffer that was transferred elsewhere would be read as empty, or throw.
+    return fixed(() => new Uint8Array(request, 0, request.byteLength));
   }
   if (typeof request === 'object' && request !== null && 'then' in request) {
     throw new InvalidRequestError('the request must not be a promise; await it first');
@@ -165,22 +184,42 @@ function encodeBody(request: RequestPayload): Uint8Array | string {
   return toJson(request, 'the request');
 }
 
-function toJson(value: unknown, what: string): string {
-  let text: string | undefined;
+/** Every typed array has it, and it throws for one whose memory is gone. */
+const requireUsable = Object.getPrototypeOf(Uint8Array.prototype).keys as (this: object) => unknown;
+
+/**
+ * The bytes of a view, as many as it has now: a buffer that grows or shrinks later must not change what was checked.
+ *
+ * A view whose memory was transferred, or that a shrunk buffer has no room for any more, looks as if it were empty.
+ */
+function bytesOf(view: ArrayBufferView): Uint8Array {
+  // Nearly always: nothing can be wrong with it, and a view more would cost as much as the rest of this file.
+  if (view instanceof Uint8Array && view.byteLength > 0 && !isResizable(view.buffer)) return view;
+  return fixed(() => {
+    // A DataView throws by itself where its length is asked for.
+    if (!types.isDataView(view) && view.byteLength === 0) requireUsable.call(view);
+    return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+  });
+}
+
+/** In any realm, so no class is asked for. */
+function isResizable(buffer: { growable?: boolean; resizable?: boolean }): boolean {
+  return buffer.growable === true || buffer.resizable === true;
+}
+
+function fixed(take: () => Uint8Array): Uint8Array {
   try {
-    text = JSON.stringify(value);
+    return take();
   } catch (cause) {
-    throw new InvalidRequestError(
-      `${what} cannot be written as JSON (${cause instanceof Error ? cause.message : cause}); send bytes, a string or a JSON value`,
-      { cause },
-    );
+    throw bytesGone(cause);
   }
-  if (text === undefined) {
-    throw new InvalidRequestError(
-      `${what} must be bytes, a string or a JSON value; got ${typeof value}`,
-    );
-  }
-  return text;
+}
+
+function bytesGone(cause?: unknown): InvalidRequestError {
+  return new InvalidRequestError(
+    'the bytes of the request are gone: their buffer was transferred elsewhere, or has become smaller than the view; send them before, or a copy',
+    { cause },
+  );
 }
 
 /** Whether the handler can read it in place: an offset has 32 bits, and requests are aligned. */

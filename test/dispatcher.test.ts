@@ -2,7 +2,7 @@
 import test, { type ExecutionContext } from 'ava';
 import { Dispatcher } from '../src/dispatcher.js';
 import { KeepAlive } from '../src/keep-alive.js';
-import { resolveEndpointOptions } from '../src/options.js';
+import { type EndpointOptions, resolveEndpointOptions } from '../src/options.js';
 import { RegionTable } from '../src/regions.js';
 import { laneExited } from '../src/request-errors.js';
 import { NOTHING, RingConsumer } from '../src/ring/consumer.js';
@@ -21,7 +21,7 @@ import { failure, rejection } from './support/outcomes.js';
 
 const LARGE_BYTES = 10_000;
 
-function scene(t: ExecutionContext) {
+function scene(t: ExecutionContext, more: EndpointOptions = {}) {
   const shape = { slots: 32, lanes: 1 };
   const ring = new RingProducer(shape);
   const lane = new RingConsumer(ring.memory, shape, 0, () => undefined);
@@ -33,7 +33,7 @@ function scene(t: ExecutionContext) {
   const outbox = new Outbox(reserveOutbox());
   const dispatcher = new Dispatcher({
     identity: { endpoint: 'it', version: 1 },
-    options: resolveEndpointOptions({ maxInFlight: 32, cancelGraceMs: 60_000 }),
+    options: resolveEndpointOptions({ maxInFlight: 32, cancelGraceMs: 60_000, ...more }),
     ring,
     regions,
     keepAlive: new KeepAlive(),
@@ -213,4 +213,145 @@ test('the request of a lane that died is answered, and its slot is free', async 
   t.is(ring.inFlight, 0);
   t.is(ring.taken, 0);
   t.is(dispatcher.totals.laneExited, 1);
+});
+
+/** A signal of a class that Node does not know, as polyfills and test environments have them. */
+class ForeignSignal {
+  aborted = false;
+  reason: unknown;
+  readonly listeners = new Set<() => void>();
+
+  addEventListener(_type: string, listener: () => void): void {
+    this.listeners.add(listener);
+  }
+
+  removeEventListener(_type: string, listener: () => void): void {
+    this.listeners.delete(listener);
+  }
+
+  abort(reason: unknown): void {
+    this.aborted = true;
+    this.reason = reason;
+    const listeners = [...this.listeners];
+    this.listeners.clear();
+    for (const listener of listeners) listener();
+  }
+}
+
+const asSignal = (signal: ForeignSignal): AbortSignal => signal as unknown as AbortSignal;
+
+test("a signal of another class works as Node's own", async (t) => {
+  const { dispatcher, execute, lane, answer } = scene(t);
+  const signal = new ForeignSignal();
+  const aborted = rejection(execute(new Uint8Array(8), asSignal(signal)));
+  const reason = new Error('enough');
+  signal.abort(reason);
+  t.is(await aborted, reason);
+  t.is(signal.listeners.size, 0);
+  const other = new ForeignSignal();
+  const answered = execute(new Uint8Array(8), asSignal(other));
+  t.not(lane.take(), NOTHING, 'the request that was withdrawn is passed over');
+  answer(1);
+  t.is((await answered).bytes.byteLength, 0);
+  t.is(other.listeners.size, 0);
+  t.true(dispatcher.idle);
+});
+
+for (const [when, misbehave] of Object.entries({
+  'throws when it is listened to': (signal: ForeignSignal) => {
+    signal.addEventListener = () => {
+      throw new Error('no listeners here');
+    };
+  },
+  'throws when it is asked a second time': (signal: ForeignSignal) => {
+    let asked = 0;
+    Object.defineProperty(signal, 'aborted', {
+      get: () => {
+        asked += 1;
+        if (asked > 1) throw new Error('asked too often');
+        return false;
+      },
+    });
+  },
+})) {
+  test(`a signal that ${when} leaves nothing behind`, async (t) => {
+    const { dispatcher, execute, ring } = scene(t);
+    const signal = new ForeignSignal();
+    misbehave(signal);
+    t.true((await rejection(execute(new Uint8Array(8), asSignal(signal)))) instanceof Error);
+    t.is(ring.inFlight, 0);
+    t.true(dispatcher.idle);
+  });
+}
+
+test('a signal that takes the bytes away when it is listened to', async (t) => {
+  const { dispatcher, execute, ring } = scene(t);
+  const body = new Uint8Array(8);
+  const signal = new ForeignSignal();
+  signal.addEventListener = (_type, listener) => {
+    signal.listeners.add(listener);
+    structuredClone(body.buffer, { transfer: [body.buffer] });
+  };
+  t.deepEqual(await failure(execute(body, asSignal(signal))), {
+    code: 'ERR_HANDLER_INVALID_REQUEST',
+  });
+  t.is(signal.listeners.size, 0);
+  t.is(ring.inFlight, 0);
+  t.true(dispatcher.idle);
+});
+
+test('a signal that fires while it is listened to, or from within a request of its own', async (t) => {
+  const { dispatcher, execute, ring } = scene(t);
+  const signal = new ForeignSignal();
+  signal.addEventListener = (_type, listener) => {
+    signal.listeners.add(listener);
+    signal.abort('at once');
+  };
+  t.is(await rejection(execute(new Uint8Array(8), asSignal(signal))), 'at once');
+  t.is(signal.listeners.size, 0);
+  t.is(ring.inFlight, 0);
+  t.true(dispatcher.idle);
+});
+
+test('a request that waits keeps the length that it had, though its buffer grows', async (t) => {
+  const { dispatcher, execute, ring, lane, answer } = scene(t);
+  const slots = ring.layout.slots;
+  const filling = Array.from({ length: slots }, () => execute(new Uint8Array(8)));
+  const buffer = new SharedArrayBuffer(8, { maxByteLength: 1 << 20 });
+  const waiting = execute(new Uint8Array(buffer, 4));
+  buffer.grow(1 << 20);
+  const first = lane.take();
+  answer(first);
+  const lengths = ring.words[slotAt(ring.layout, first) + SLOT.REQUEST_LENGTH];
+  t.is(lengths, 4);
+  for (let slot = lane.take(); slot !== NOTHING; slot = lane.take()) answer(slot);
+  await Promise.all([...filling, waiting]);
+  t.true(dispatcher.idle);
+});
+
+test('what waits is limited in bytes, but for one request and for shared memory', async (t) => {
+  const { dispatcher, execute, ring, lane, answer } = scene(t, { maxQueueBytes: 1000 });
+  const filling = Array.from({ length: ring.layout.slots }, () => execute(new Uint8Array(8)));
+  const full = { code: 'ERR_HANDLER_QUEUE_FULL', limit: 'maxQueueBytes' };
+  const outcomes: Promise<unknown>[] = [];
+  const waits = (request: Uint8Array, signal?: AbortSignal) =>
+    void outcomes.push(execute(request, signal).catch((reason: unknown) => reason));
+
+  const giveUp = new AbortController();
+  waits(new Uint8Array(5000), giveUp.signal);
+  t.deepEqual(await failure(execute(new Uint8Array(1)), 'limit'), full, 'one may always wait');
+  waits(new Uint8Array(new SharedArrayBuffer(50_000)));
+  giveUp.abort('given up');
+  t.is(await outcomes[0], 'given up');
+  waits(new Uint8Array(600));
+  waits(new Uint8Array(400));
+  t.deepEqual(await failure(execute(new Uint8Array(1)), 'limit'), full);
+  answer(lane.take());
+  t.deepEqual(await failure(execute(new Uint8Array(1)), 'limit'), full, 'the shared one has left');
+  answer(lane.take());
+  waits(new Uint8Array(600));
+  t.deepEqual(await failure(execute(new Uint8Array(1)), 'limit'), full);
+  for (let slot = lane.take(); slot !== NOTHING; slot = lane.take()) answer(slot);
+  await Promise.all([...filling, ...outcomes]);
+  t.true(dispatcher.idle);
 });

@@ -1,4 +1,6 @@
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
+import fc from 'fast-check';
+import { Histogram } from '../src/histogram.js';
 import { LatencyRecorder, WINDOW_MS } from '../src/latency.js';
 
 const EMPTY = {
@@ -99,4 +101,55 @@ test('everything is counted while the window slides', (t) => {
 function counts(recorder: LatencyRecorder, nowMs: number): { window: number; total: number } {
   const { window, total } = recorder.stats(nowMs);
   return { window: window.count, total: total.count };
+}
+
+test('a quantile is within 1 % of what was recorded, over all orders of magnitude', (t) => {
+  const sample = fc.array(
+    fc
+      .tuple(fc.integer({ min: 0, max: 36 }), fc.double({ min: 1, max: 2, noNaN: true }))
+      .map(([power, factor]) => Math.floor(2 ** power * factor)),
+    { minLength: 1, maxLength: 50 },
+  );
+  const shares = [0, 0.25, 0.5, 0.9, 0.99, 1];
+  fc.assert(
+    fc.property(sample, sample, (kept, taken) => {
+      const part = new Histogram();
+      const rest = new Histogram();
+      const all = new Histogram();
+      for (const us of kept) {
+        all.record(us);
+        rest.record(us);
+      }
+      for (const us of taken) {
+        all.record(us);
+        part.record(us);
+      }
+      requireExact(t, all, [...kept, ...taken], shares);
+      all.subtract(part, [rest]);
+      requireExact(t, all, kept, shares);
+      all.subtract(rest, []);
+      t.deepEqual([all.count, all.sum, all.max], [0, 0, 0]);
+      t.deepEqual(all.quantiles(shares), Array(shares.length).fill(0));
+    }),
+  );
+});
+
+function requireExact(
+  t: ExecutionContext,
+  histogram: Histogram,
+  values: readonly number[],
+  shares: readonly number[],
+): void {
+  const sorted = values.toSorted((a, b) => a - b);
+  const sum = sorted.reduce((total, us) => total + us, 0);
+  const { count, min, max } = histogram;
+  t.deepEqual(
+    [count, histogram.sum, min, max],
+    [sorted.length, sum, sorted[0] ?? 0, sorted.at(-1) ?? 0],
+  );
+  for (const [index, quantile] of histogram.quantiles(shares).entries()) {
+    const place = Math.max(1, Math.ceil((shares[index] ?? 0) * sorted.length));
+    const exact = sorted[place - 1] ?? 0;
+    t.true(Math.abs(quantile - exact) <= exact * 0.01, `${quantile} for ${exact}`);
+  }
 }

@@ -37,6 +37,7 @@ const ENDPOINT: Record<string, Rule> = {
   threads: whole(Math.min(4, Math.max(1, availableParallelism() - 1)), 1, 256),
   maxInFlight: whole(1024, 1, 65_536),
   maxQueue: whole(4096, 0, 1_000_000),
+  maxQueueBytes: whole(256 * MIB, 0, Number.MAX_SAFE_INTEGER),
   maxPayloadBytes: whole(16 * MIB, 1, 1024 * MIB),
   loadTimeoutMs: ms(10_000, 1),
   drainTimeoutMs: ms(30_000),

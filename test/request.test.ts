@@ -1,4 +1,5 @@
 /** What can be sent, what is a mistake, and when bytes are read where they are. */
+import { Readable } from 'node:stream';
 import { runInNewContext } from 'node:vm';
 import test from 'ava';
 import type { HandlerError } from '../src/errors.js';
@@ -45,9 +46,136 @@ test('what a toJSON or a getter takes away is not sent', (t) => {
   ]) {
     // What has been taken cannot be taken again; newer Nodes throw.
     body = new Uint8Array(8).fill(7);
-    const encoded = encodeRequest(context, body, LIMIT);
-    t.is(encoded.byteLength, 0);
-    t.is((encoded.body as Uint8Array).byteLength, 0);
+    t.throws(() => encodeRequest(context, body, LIMIT), INVALID);
+  }
+});
+
+const shrunk = () => {
+  const buffer = new ArrayBuffer(64, { maxByteLength: 64 });
+  return { buffer, shrink: () => buffer.resize(4) };
+};
+const views: readonly (new (
+  buffer: ArrayBuffer,
+  byteOffset?: number,
+  length?: number,
+) => ArrayBufferView)[] = [Uint8Array, Int32Array, Float64Array, BigInt64Array, DataView];
+
+for (const View of views) {
+  test(`a ${View.name} whose bytes are gone is refused, and an empty one is not`, (t) => {
+    const detached = new View(new ArrayBuffer(64));
+    structuredClone(detached.buffer, { transfer: [detached.buffer as ArrayBuffer] });
+    t.throws(() => encodeRequest({}, detached, LIMIT), INVALID);
+    const { buffer, shrink } = shrunk();
+    const outside = new View(buffer, 8, 2);
+    t.true(encodeRequest({}, outside, LIMIT).byteLength > 0);
+    shrink();
+    t.throws(() => encodeRequest({}, outside, LIMIT), INVALID);
+    t.is(encodeRequest({}, new View(new ArrayBuffer(0)), LIMIT).byteLength, 0);
+  });
+}
+
+test('a buffer that was transferred is refused', (t) => {
+  const buffer = new ArrayBuffer(8);
+  structuredClone(buffer, { transfer: [buffer] });
+  t.throws(() => encodeRequest({}, buffer, LIMIT), INVALID);
+});
+
+test('a view that grows with its buffer has the length that it had at the call', (t) => {
+  for (const buffer of [
+    new SharedArrayBuffer(8, { maxByteLength: 64 }),
+    new ArrayBuffer(8, { maxByteLength: 64 }),
+  ]) {
+    const encoded = encodeRequest({}, new Uint8Array(buffer), LIMIT);
+    if (buffer instanceof SharedArrayBuffer) buffer.grow(64);
+    else buffer.resize(64);
+    t.is(encoded.byteLength, 8);
+    t.is((encoded.body as Uint8Array).byteLength, 8);
+  }
+});
+
+test("so has one of another realm's", (t) => {
+  const buffer = runInNewContext(
+    'new SharedArrayBuffer(8, { maxByteLength: 64 })',
+  ) as SharedArrayBuffer;
+  const encoded = encodeRequest({}, new Uint8Array(buffer), LIMIT);
+  buffer.grow(64);
+  t.is((encoded.body as Uint8Array).byteLength, 8);
+});
+
+test('what JSON would lose is refused, in requests and in metadata, at any depth', (t) => {
+  class Hidden {
+    readonly #value = 1;
+    get value(): number {
+      return this.#value;
+    }
+  }
+  const lost: Record<string, unknown> = {
+    'a Map': new Map([[1, 2]]),
+    'a Set': new Set([1]),
+    'a WeakMap': new WeakMap(),
+    'a Blob': new Blob(['x']),
+    'a File': new File(['x'], 'x'),
+    'a web stream': new ReadableStream(),
+    'a stream': Readable.from(['x']),
+    'a Response': new Response('x'),
+    'a URLSearchParams': new URLSearchParams('a=1'),
+    'a FormData': new FormData(),
+    'a function': () => 1,
+    'a symbol': Symbol('x'),
+    'a bigint': 1n,
+    'an Error': new Error('x'),
+    'an Error with a code': Object.assign(new Error('x'), { code: 'E' }),
+    'a RegExp': /x/,
+    NaN: Number.NaN,
+    Infinity: Number.POSITIVE_INFINITY,
+    'an object that keeps its state to itself': new Hidden(),
+    'bytes in an object': { bytes: new Uint8Array(3) },
+    'a hole in an array': [1, undefined],
+    "another realm's Map": runInNewContext('new Map()'),
+  };
+  for (const [what, value] of Object.entries(lost)) {
+    for (const place of [value, { a: [{ b: value }] }]) {
+      const isBytes = ArrayBuffer.isView(place);
+      if (!isBytes) t.throws(() => encodeRequest({}, place as object, LIMIT), INVALID, what);
+      t.throws(() => encodeRequest({ metadata: place }, 'x', LIMIT), INVALID, what);
+    }
+  }
+});
+
+test('what JSON can represent is sent as it is', (t) => {
+  class Point {
+    constructor(
+      readonly x: number,
+      readonly y: number,
+    ) {}
+  }
+  const kept: [value: unknown, text: string][] = [
+    [{}, '{}'],
+    [Object.create(null), '{}'],
+    [runInNewContext('({ a: [1, {}] })'), '{"a":[1,{}]}'],
+    [new Point(1, 2), '{"x":1,"y":2}'],
+    [{ a: undefined, b: 1 }, '{"b":1}'],
+    [new Date(0), '"1970-01-01T00:00:00.000Z"'],
+    [new URL('http://x/'), '"http://x/"'],
+    [{ m: { toJSON: () => 'mine' } }, '{"m":"mine"}'],
+    [Object(7), '7'],
+    [[null, true, -0.5, 'é'], '[null,true,-0.5,"é"]'],
+    [null, 'null'],
+  ];
+  for (const [value, text] of kept) {
+    t.is(encodeRequest({}, value as object, LIMIT).body, text);
+    t.is(encodeRequest({ metadata: value }, 'x', LIMIT).metadata, text);
+  }
+});
+
+test('what a getter throws may be anything', (t) => {
+  for (const thrown of [undefined, null, Symbol('x'), 'text', new Error('x')]) {
+    const metadata = {
+      get it() {
+        throw thrown;
+      },
+    };
+    t.throws(() => encodeRequest({ metadata }, 'x', LIMIT), INVALID);
   }
 });
 
