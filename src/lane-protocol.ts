@@ -12,6 +12,8 @@ export interface LaneStart {
   lane: number;
   /** The memory of its outbox (see ring/outbox.ts). */
   outbox: SharedArrayBuffer;
+  /** Where its thread notes what koffi maps for it (see call-memory.ts). */
+  callMemory: SharedArrayBuffer;
   port: import('node:worker_threads').MessagePort;
 }
 

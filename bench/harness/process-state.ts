@@ -61,6 +61,14 @@ export function mappedFiles(part: string, pid: number | 'self' = 'self'): number
   ).size;
 }
 
+/** Mappings of this process, and the address space that they take. */
+export function addressSpace(): { mappings: number; mib: number } {
+  const mappings = readFileSync('/proc/self/maps', 'utf8').trimEnd().split('\n').length;
+  const status = readFileSync('/proc/self/status', 'utf8');
+  const kib = Number(/^VmSize:\s+(\d+) kB$/m.exec(status)?.[1]);
+  return { mappings, mib: kib / 1024 };
+}
+
 /** Waits until what was given back has been collected. */
 export async function settleMemory(): Promise<void> {
   for (let times = 0; times < 3; times++) {
