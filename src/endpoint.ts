@@ -23,6 +23,7 @@ import {
   type ResolvedEndpointOptions,
   resolveEndpointOptions,
 } from './options.js';
+import { checkChildAllowed, permissionError } from './permission.js';
 import { type PreflightReport, preflight } from './preflight/preflight.js';
 import type { VersionIdentity } from './request-errors.js';
 import { Standby } from './standby.js';
@@ -158,7 +159,8 @@ export class Endpoint {
         void this.#startDrain(next, 'close', 0);
         throw signal.reason;
       }
-    } catch (error) {
+    } catch (thrown) {
+      const error = permissionError(thrown, path, identity) ?? thrown;
       report('loadFailed', { ...identity, path, error });
       this.#prepareNext(signal);
       throw error;
@@ -194,6 +196,7 @@ export class Endpoint {
   ): Promise<Version> {
     signal.throwIfAborted();
     this.#checkDrainingLimit(path, options);
+    checkChildAllowed(options, path, identity);
     const { keepAlive, report } = this.#parts;
     const endMs = performance.now() + options.loadTimeoutMs;
     const copy = await this.#copy(identity, path, rules, options, signal);

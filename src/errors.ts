@@ -126,6 +126,25 @@ export class UnsafeLibraryError extends LoadError {
   }
 }
 
+/** The flag of `node` that grants what is missing. */
+export type PermissionFlag =
+  | '--allow-fs-read'
+  | '--allow-fs-write'
+  | '--allow-worker'
+  | '--allow-child-process'
+  | '--allow-addons';
+
+/** Node runs with its permission model (`--permission`), or without addons, and something that a load needs is not granted. */
+export class PermissionDeniedError extends LoadError {
+  readonly code = 'ERR_HANDLER_PERMISSION';
+  readonly flag: PermissionFlag;
+
+  constructor(flag: PermissionFlag, message: string, path: string, fields: ErrorFields = {}) {
+    super(message, path, fields);
+    this.flag = flag;
+  }
+}
+
 /** The library is not the one that `integrity` names. */
 export class IntegrityError extends LoadError {
   readonly code = 'ERR_HANDLER_INTEGRITY';

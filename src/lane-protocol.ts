@@ -44,6 +44,7 @@ export interface ProcessTask {
   name: string;
   /** The cancel flags of the version: one 32-bit word a slot. */
   cancelFlags: { descriptor: number; byteLength: number };
+  /** All of its environment: what the option `env` gives, and how the dynamic loader is set up. */
   env: Readonly<Record<string, string>>;
   /** Resident memory at which the lane says that it is worn; Infinity for never. */
   maxRssBytes: number;
