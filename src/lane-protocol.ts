@@ -101,4 +101,6 @@ export type LoadFailure =
   | { kind: 'abi-mismatch'; expected: number; actual: number }
   | { kind: 'init-failed'; code: number; message: string }
   | { kind: 'missing-dependency'; message: string }
+  /** Somebody has removed the private copy. */
+  | { kind: 'copy-gone'; copyPath: string }
   | { kind: 'loader'; message: string };
