@@ -2,8 +2,8 @@
  * Question: does a process that reloads its handlers for ever grow for ever?
  *
  * Predicted: resident memory rises for the first hundred reloads, while arenas and caches fill, and then by about 50 KiB a
- * reload, which koffi and Node keep of every worker thread that has ended. The engine itself leaves nothing: no mapping, no
- * thread, no descriptor.
+ * reload, which koffi and Node keep of every worker thread that has ended. Nothing else is left: no mapping, no thread, no
+ * descriptor.
  */
 
 import { copyFile, mkdtemp, rm } from 'node:fs/promises';
@@ -13,6 +13,7 @@ import { build } from 'hdr-histogram-js';
 import { HandlerRegistry } from '../src/index.js';
 import { latencyReport } from './harness/latency-report.js';
 import {
+  addressSpace,
   mappedFiles,
   openHandles,
   residentMemory,
@@ -31,6 +32,8 @@ const SAMPLES = 20;
 /** Until then arenas and caches fill. */
 const SETTLED_AFTER = 100;
 const REQUESTS_BETWEEN = 5;
+/** As many threads end in each reload, whatever the default is on this machine. */
+const LANES = 2;
 const TRIAL = { contender: 'changeover' };
 
 export const reload: Question = {
@@ -85,6 +88,12 @@ export const reload: Question = {
         atMost: 64,
         unit: 'KiB',
       },
+      {
+        what: `mappings outside of V8’s heap, more than after the first ${SETTLED_AFTER}`,
+        value: growthOf(results, 'otherMappings'),
+        atMost: 50,
+        unit: '',
+      },
       ...[
         { key: 'leftMapped', what: 'libraries left mapped' },
         { key: 'extraThreads', what: 'threads left' },
@@ -105,7 +114,7 @@ async function measureReloads(directory: string, mode: Mode): Promise<Measuremen
   for (const path of paths) await copyFile(workLibrary, path);
   const cacheDir = join(directory, 'cache');
   // Everything else by default.
-  const registry = new HandlerRegistry({ cacheDir });
+  const registry = new HandlerRegistry({ cacheDir, threads: LANES });
   await registry.loadFrom('work', paths[0] ?? '');
   const request = makeRequest(128);
   const ask = async () =>
@@ -116,6 +125,10 @@ async function measureReloads(directory: string, mode: Mode): Promise<Measuremen
   const mappedBefore = mappedFiles(cacheDir);
   const reloadsAt = [0];
   const rssKiB = [residentMemory().rssKiB];
+  const spaceBefore = addressSpace();
+  const mappings = [spaceBefore.mappings];
+  const otherMappings = [spaceBefore.otherMappings];
+  const addressSpaceMib = [spaceBefore.mib];
   const swapTimes = build({ highestTrackableValue: 60e9, numberOfSignificantValueDigits: 3 });
   const wholeTimes = build({ highestTrackableValue: 60e9, numberOfSignificantValueDigits: 3 });
   for (let count = 1; count <= reloads; count++) {
@@ -128,6 +141,10 @@ async function measureReloads(directory: string, mode: Mode): Promise<Measuremen
     if (count % (reloads / SAMPLES) !== 0) continue;
     reloadsAt.push(count);
     rssKiB.push(residentMemory().rssKiB);
+    const space = addressSpace();
+    mappings.push(space.mappings);
+    otherMappings.push(space.otherMappings);
+    addressSpaceMib.push(space.mib);
   }
   await settleMemory();
   const after = openHandles();
@@ -138,6 +155,9 @@ async function measureReloads(directory: string, mode: Mode): Promise<Measuremen
   return {
     reloadsAt,
     rssKiB,
+    mappings,
+    otherMappings,
+    addressSpaceMib,
     swapP50Ms: swap.p50Us / 1000,
     swapP99Ms: swap.p99Us / 1000,
     wholeP50Ms: whole.p50Us / 1000,
@@ -148,11 +168,19 @@ async function measureReloads(directory: string, mode: Mode): Promise<Measuremen
   };
 }
 
-function seriesOf(results: Results): [number, number][] {
-  const rssKiB = results.series(TRIAL, 'rssKiB');
+type Series = 'rssKiB' | 'mappings' | 'otherMappings' | 'addressSpaceMib';
+
+function seriesOf(results: Results, key: Series = 'rssKiB'): [number, number][] {
+  const values = results.series(TRIAL, key);
   return results
     .series(TRIAL, 'reloadsAt')
-    .map((reloads, index) => [reloads, rssKiB[index] ?? Number.NaN]);
+    .map((reloads, index) => [reloads, values[index] ?? Number.NaN]);
+}
+
+/** How much there is at the end that was not there once the process had settled. */
+function growthOf(results: Results, key: Series): number {
+  const points = seriesOf(results, key).filter(([reloads]) => reloads >= SETTLED_AFTER);
+  return (points.at(-1)?.[1] ?? Number.NaN) - (points[0]?.[1] ?? Number.NaN);
 }
 
 function slopeOf(results: Results): number {
@@ -160,21 +188,28 @@ function slopeOf(results: Results): number {
 }
 
 function tableOf(results: Results): Table {
-  const points = seriesOf(results);
   const row = (name: string, value: number) => [name, amount(value)];
-  const at = (reloads: number) => points.find(([x]) => x === reloads)?.[1] ?? Number.NaN;
+  const at = (reloads: number, key: Series = 'rssKiB') =>
+    seriesOf(results, key).find(([x]) => x === reloads)?.[1] ?? Number.NaN;
+  const atTheEnd = (key: Series) => seriesOf(results, key).at(-1)?.[1] ?? Number.NaN;
   return {
-    title: 'Graceful reloads between two versions of a library, default options',
+    title: `Graceful reloads between two versions of a library, ${LANES} lanes, otherwise default options`,
     columns: ['', 'measured'],
     rows: [
       row('resident memory at the start, MiB', at(0) / 1024),
       row(`after ${SETTLED_AFTER}, MiB`, at(SETTLED_AFTER) / 1024),
-      row('at the end, MiB', (points.at(-1)?.[1] ?? Number.NaN) / 1024),
+      row('at the end, MiB', atTheEnd('rssKiB') / 1024),
       row(`a reload, after the first ${SETTLED_AFTER}, KiB`, slopeOf(results)),
       row('until the new version serves, p50, ms', results.median(TRIAL, 'swapP50Ms')),
       row('until the new version serves, p99, ms', results.median(TRIAL, 'swapP99Ms')),
       row('until the old library is gone, p50, ms', results.median(TRIAL, 'wholeP50Ms')),
       row('until the old library is gone, p99, ms', results.median(TRIAL, 'wholeP99Ms')),
+      row(`mappings after ${SETTLED_AFTER}`, at(SETTLED_AFTER, 'mappings')),
+      row('mappings at the end', atTheEnd('mappings')),
+      row(`outside of V8’s heap, after ${SETTLED_AFTER}`, at(SETTLED_AFTER, 'otherMappings')),
+      row('outside of V8’s heap, at the end', atTheEnd('otherMappings')),
+      row(`address space after ${SETTLED_AFTER}, MiB`, at(SETTLED_AFTER, 'addressSpaceMib')),
+      row('address space at the end, MiB', atTheEnd('addressSpaceMib')),
       row('libraries left mapped', results.median(TRIAL, 'leftMapped')),
       row('threads left', results.median(TRIAL, 'extraThreads')),
       row('descriptors left', results.median(TRIAL, 'extraDescriptors')),

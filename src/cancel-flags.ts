@@ -3,7 +3,7 @@
  * can neither read nor break what is not its own: of each slot it sees this one word, and only to read.
  */
 
-import { closeSync, writeSync } from 'node:fs';
+import { writeSync } from 'node:fs';
 
 const WORD_BYTES = Int32Array.BYTES_PER_ELEMENT;
 const RAISED = new Uint8Array(Int32Array.of(1).buffer);
@@ -13,22 +13,25 @@ export class CancelFlags {
   /** Of shared memory, which processes inherit. */
   readonly descriptor: number;
   readonly byteLength: number;
+  readonly #close: (descriptor: number) => void;
 
-  private constructor(descriptor: number, byteLength: number) {
+  private constructor(descriptor: number, byteLength: number, close: (descriptor: number) => void) {
     this.descriptor = descriptor;
     this.byteLength = byteLength;
+    this.#close = close;
   }
 
   /** Flags for `slots` slots, all lowered. */
   static async create(slots: number): Promise<CancelFlags> {
     const { createMemory } = await import('../workers/process/posix.js');
+    const { close } = await import('../workers/c-functions.js');
     const byteLength = slots * WORD_BYTES;
-    return new CancelFlags(createMemory('changeover-cancel', byteLength), byteLength);
+    return new CancelFlags(createMemory('changeover-cancel', byteLength), byteLength, close);
   }
 
   /** Gives the memory back. Every process must have ended. */
   close(): void {
-    closeSync(this.descriptor);
+    this.#close(this.descriptor);
   }
 
   /** A write to memory: it takes a microsecond and never blocks. */

@@ -25,6 +25,7 @@ import {
   type ResolvedEndpointOptions,
   resolveEndpointOptions,
 } from './options.js';
+import { checkChildAllowed, permissionError } from './permission.js';
 import { endChild, startPreflightChild } from './preflight/child.js';
 import { type PreflightReport, preflight } from './preflight/preflight.js';
 import type { VersionIdentity } from './request-errors.js';
@@ -168,7 +169,8 @@ export class Endpoint {
         void this.#startDrain(next, 'close', 0);
         throw signal.reason;
       }
-    } catch (error) {
+    } catch (thrown) {
+      const error = permissionError(thrown, path, identity) ?? thrown;
       report('loadFailed', { ...identity, path, error });
       this.#prepareNext(signal);
       throw error;
@@ -204,6 +206,7 @@ export class Endpoint {
   ): Promise<Version> {
     signal.throwIfAborted();
     this.#checkDrainingLimit(path, options);
+    checkChildAllowed(options, path, identity);
     const { keepAlive, report } = this.#parts;
     const endMs = performance.now() + options.loadTimeoutMs;
     // While the copy is written, the thread that looks into it starts; and while it does that, so does the process that tries it.

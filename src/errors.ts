@@ -126,6 +126,25 @@ export class UnsafeLibraryError extends LoadError {
   }
 }
 
+/** The flag of `node` that grants what is missing. */
+export type PermissionFlag =
+  | '--allow-fs-read'
+  | '--allow-fs-write'
+  | '--allow-worker'
+  | '--allow-child-process'
+  | '--allow-addons';
+
+/** Node runs with its permission model (`--permission`), or without addons, and something that a load needs is not granted. */
+export class PermissionDeniedError extends LoadError {
+  readonly code = 'ERR_HANDLER_PERMISSION';
+  readonly flag: PermissionFlag;
+
+  constructor(flag: PermissionFlag, message: string, path: string, fields: ErrorFields = {}) {
+    super(message, path, fields);
+    this.flag = flag;
+  }
+}
+
 /** The library is not the one that `integrity` names. */
 export class IntegrityError extends LoadError {
   readonly code = 'ERR_HANDLER_INTEGRITY';
@@ -146,7 +165,7 @@ export class IntegrityError extends LoadError {
   }
 }
 
-/** The private copy could not be made: the cache directory is full, read-only or not private. */
+/** The private copy could not be made (the cache directory is full, read-only or not private), or was removed by somebody else. */
 export class CacheDirError extends LoadError {
   readonly code = 'ERR_HANDLER_CACHE_DIR';
 }
@@ -408,13 +427,14 @@ export class QueueFullError extends HandlerError {
 /** A size that was over its limit, in bytes. */
 export interface Oversize {
   limitBytes: number;
-  actualBytes: number;
+  /** Null if it is not known. */
+  actualBytes: number | null;
 }
 
 /** Base of the errors about something larger than its limit. */
 export abstract class OversizeError extends HandlerError {
   readonly limitBytes: number;
-  readonly actualBytes: number;
+  readonly actualBytes: number | null;
 
   constructor(size: Oversize, message: string, fields: ErrorFields = {}) {
     super(message, fields);
@@ -426,9 +446,13 @@ export abstract class OversizeError extends HandlerError {
 /** The request, or its context, is larger than the limit. It was not sent. */
 export class PayloadTooLargeError extends OversizeError {
   readonly code = 'ERR_HANDLER_PAYLOAD_TOO_LARGE';
+  declare readonly actualBytes: number;
 }
 
-/** The handler's response is larger than `maxPayloadBytes`. */
+/**
+ * The handler's response is larger than `maxPayloadBytes`. `actualBytes` is null if the handler has returned
+ * `HANDLER_RESPONSE_TOO_LARGE` without saying how long its response would be.
+ */
 export class ResponseTooLargeError extends OversizeError {
   readonly code = 'ERR_HANDLER_RESPONSE_TOO_LARGE';
 }

@@ -6,8 +6,10 @@
 import { once } from 'node:events';
 import type { MessagePort, ResourceLimits, Worker } from 'node:worker_threads';
 import { ArrayTaskQueue, Piscina } from 'piscina';
+import { type CallMemoryNote, giveBack, makeNote, NOTE, viewNote } from './call-memory.js';
 import { deferred } from './deferred.js';
 import type { LaneStart } from './lane-protocol.js';
+import { messageOf } from './library/system-errors.js';
 import type { Isolation } from './options.js';
 
 const laneFile = new URL('../workers/lane.js', import.meta.url).href;
@@ -40,6 +42,11 @@ export class LanePool {
   readonly #waiting: WaitingLane[] = [];
   /** Threads that have not ended yet, also those that Piscina has let go of. */
   readonly #threads = new Set<Worker>();
+  /** What threads note of their memory for native calls, one note for each lane that was started. */
+  readonly #notes = new Set<CallMemoryNote>();
+  /** Notes of threads that have ended, until they are acted on. */
+  readonly #toGiveBack: CallMemoryNote[] = [];
+  #givingBack: Promise<void> = Promise.resolve();
 
   constructor({ maxThreads, resourceLimits, env }: LanePoolOptions) {
     this.#piscina = new Piscina({
@@ -70,7 +77,11 @@ export class LanePool {
   }
 
   /** Runs a lane in a thread of its own. Settles when the lane has left, rejects if its thread died. */
-  async run(task: LaneStart, isolation: Isolation): Promise<void> {
+  async run(lane: Omit<LaneStart, 'callMemory'>, isolation: Isolation): Promise<void> {
+    const callMemory = makeNote();
+    const note = viewNote(callMemory);
+    this.#notes.add(note);
+    const task: LaneStart = { ...lane, callMemory };
     // Named here and not for the whole pool: an idle thread loads nothing that it could be terminated in.
     const filename = isolation === 'thread' ? laneFile : bridgeFile;
     // Piscina throws at once if there is no thread to be had, and has the task in its queue all the same.
@@ -78,7 +89,12 @@ export class LanePool {
     const running = run();
     this.#noteThreads();
     const queued = this.#queue.takeLast();
-    await (queued === null ? running : this.#orGivenUp(queued, running));
+    try {
+      await (queued === null ? running : this.#orGivenUp(queued, running));
+    } finally {
+      // It has left before it called anything.
+      if (note.words[NOTE.THREAD_ID] === 0) this.#notes.delete(note);
+    }
   }
 
   /** A lane without a thread fails for good: left in the queue, the next thread would get it when its port is closed, and throw. */
@@ -99,14 +115,36 @@ export class LanePool {
     await this.#piscina.destroy();
     // Of those whose lanes had left before, Piscina has ended some and waited for none.
     await Promise.all([...this.#threads].map((thread) => once(thread, 'exit')));
+    await this.#givingBack;
   }
 
   #noteThreads(): void {
     for (const thread of this.#piscina.threads) {
       if (this.#threads.has(thread)) continue;
       this.#threads.add(thread);
-      thread.once('exit', () => this.#threads.delete(thread));
+      // Only a running thread has a number.
+      const { threadId } = thread;
+      thread.once('exit', () => {
+        this.#threads.delete(thread);
+        this.#giveBackMemoryOf(threadId);
+      });
     }
+  }
+
+  /** Node tells of a thread's end once it has joined it. */
+  #giveBackMemoryOf(threadId: number): void {
+    const notes = [...this.#notes].filter(({ words }) => words[NOTE.THREAD_ID] === threadId);
+    for (const note of notes) this.#notes.delete(note);
+    // Of a thread that had several lanes, the last one's token is in place.
+    const last = notes.at(-1);
+    if (last === undefined) return;
+    this.#toGiveBack.push(last);
+    // Together with those of other threads that end meanwhile.
+    this.#givingBack = this.#givingBack
+      .then(() => giveBack(this.#toGiveBack.splice(0)))
+      .catch((cause: unknown) => {
+        process.emitWarning(`memory of a thread that has ended is kept: ${messageOf(cause)}`);
+      });
   }
 }
 

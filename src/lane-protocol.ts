@@ -15,6 +15,8 @@ export interface LaneStart {
   outbox: SharedArrayBuffer;
   /** The threads of all lanes of this process (see lane-threads.ts). */
   laneThreads: SharedArrayBuffer;
+  /** Where its thread notes what koffi maps for it (see call-memory.ts). */
+  callMemory: SharedArrayBuffer;
   port: import('node:worker_threads').MessagePort;
 }
 
@@ -47,6 +49,7 @@ export interface ProcessTask {
   name: string;
   /** The cancel flags of the version: one 32-bit word a slot. */
   cancelFlags: { descriptor: number; byteLength: number };
+  /** All of its environment: what the option `env` gives, and how the dynamic loader is set up. */
   env: Readonly<Record<string, string>>;
   /** Resident memory at which the lane says that it is worn; Infinity for never. */
   maxRssBytes: number;
@@ -112,4 +115,6 @@ export type LoadFailure =
   | { kind: 'abi-mismatch'; expected: number; actual: number }
   | { kind: 'init-failed'; code: number; message: string }
   | { kind: 'missing-dependency'; message: string }
+  /** Somebody has removed the private copy. */
+  | { kind: 'copy-gone'; copyPath: string }
   | { kind: 'loader'; message: string };

@@ -18,6 +18,7 @@ import { strict as assert } from 'node:assert';
 import { uptime } from 'node:os';
 import { setImmediate } from 'node:timers/promises';
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
+import { childEnv } from './child-env.js';
 import { CrashLoop } from './crash-loop.js';
 import { deferred } from './deferred.js';
 import { type LoadError, LoadFailedError } from './errors.js';
@@ -440,7 +441,9 @@ export class Lanes {
     const { options } = this.#parts;
     const { cancelFlags } = this.#parts.standby;
     if (cancelFlags === null) return null;
-    const { env, maxRssBytes, loadTimeoutMs } = options;
+    const { maxRssBytes, loadTimeoutMs } = options;
+    // Made here: the lane's own thread sees only what the option gives.
+    const env = childEnv(options.env);
     const stopTimeoutMs = loadTimeoutMs * STOP_SHARE;
     const { descriptor, byteLength } = cancelFlags;
     return { name, env, maxRssBytes, stopTimeoutMs, cancelFlags: { descriptor, byteLength } };

@@ -2,6 +2,7 @@
 
 import {
   AbiMismatchError,
+  CacheDirError,
   InitFailedError,
   type LoadError,
   LoadFailedError,
@@ -47,6 +48,12 @@ export function loadErrorFor(
     case 'missing-dependency':
       return new MissingDependencyError(
         `${path} needs something that is not there: ${failure.message}; install it, put it beside the library, or link it in statically`,
+        path,
+        identity,
+      );
+    case 'copy-gone':
+      return new CacheDirError(
+        `the private copy of ${path} has vanished (${failure.copyPath}) before a lane could open it; keep cleaners away from the cache directory, or pass another cacheDir`,
         path,
         identity,
       );

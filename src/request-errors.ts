@@ -145,11 +145,14 @@ export function handlerFailed(
 export function responseTooLarge(
   identity: VersionIdentity,
   { maxPayloadBytes }: ResolvedEndpointOptions,
-  actualBytes: number,
+  length: number,
 ): ResponseTooLargeError {
+  // A handler may say that it is too large and not by how much, which leaves the length at 0 or whatever it was.
+  const actualBytes = length > maxPayloadBytes ? length : null;
+  const said = actualBytes === null ? 'more bytes than it had room for' : `${actualBytes} bytes`;
   return new ResponseTooLargeError(
     { limitBytes: maxPayloadBytes, actualBytes },
-    `the handler '${identity.endpoint}' answered with ${actualBytes} bytes, and maxPayloadBytes is ${maxPayloadBytes}; raise it or make the handler answer with less`,
+    `the handler '${identity.endpoint}' answered with ${said}, and maxPayloadBytes is ${maxPayloadBytes}; raise it or make the handler answer with less`,
     identity,
   );
 }

@@ -4,7 +4,6 @@
  */
 
 import { spawn } from 'node:child_process';
-import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -71,10 +70,10 @@ function startWithPosix({ file, args, env }: ChildRequest, posix: PosixSpawn): S
     const descriptors = [pipe('to'), null, pipe('from'), pipe('from')];
     pid = posix.startProcess({ file, args, env, descriptors });
   } catch (error) {
-    for (const descriptor of ours) closeSync(descriptor);
+    for (const descriptor of ours) posix.close(descriptor);
     throw error;
   } finally {
-    for (const descriptor of theirs) closeSync(descriptor);
+    for (const descriptor of theirs) posix.close(descriptor);
   }
   const [stdinEnd, stderrEnd, messagesEnd] = ours as [number, number, number];
   const messages = new Socket({ fd: messagesEnd, readable: true, writable: false });

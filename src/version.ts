@@ -6,6 +6,7 @@
 import { strict as assert } from 'node:assert';
 import { basename } from 'node:path';
 import pTimeout from 'p-timeout';
+import { prepareGivingBack } from './call-memory.js';
 import { deferred, settledWithin } from './deferred.js';
 import { Dispatcher, type DispatcherStats, type OutcomeTotals } from './dispatcher.js';
 import type { DrainReport, LibraryFate } from './drain-report.js';
@@ -252,6 +253,7 @@ export class Version implements LoadedHandler {
     try {
       await prepareExit();
       await prepareCopy();
+      await prepareGivingBack();
       this.info = await pTimeout(this.#lanes.start(), {
         milliseconds: timeoutMs,
         signal,

@@ -276,6 +276,28 @@ onLinux(
   },
 );
 
+for (const isolation of ['thread', ...(process.platform === 'linux' ? ['process'] : [])] as const) {
+  test(`a response that is too large, without a length that says so (${isolation})`, async (t) => {
+    const { registry } = await openRegistry(t, {
+      isolation: isolation as 'thread' | 'process',
+      maxPayloadBytes: 5000,
+    });
+    await registry.load('too_large');
+    const outcomes = ['', '0', '5000', '5001'].map((request) =>
+      failure(registry.execute('too_large', {}, request), 'limitBytes', 'actualBytes'),
+    );
+    const code = 'ERR_HANDLER_RESPONSE_TOO_LARGE';
+    t.deepEqual(await Promise.all(outcomes), [
+      { code, limitBytes: 5000, actualBytes: null },
+      { code, limitBytes: 5000, actualBytes: null },
+      { code, limitBytes: 5000, actualBytes: null },
+      { code, limitBytes: 5000, actualBytes: 5001 },
+    ]);
+    t.notRegex(String(await rejection(registry.execute('too_large', {}, ''))), /\b0 bytes/);
+    t.is(activeStats(registry, 'too_large').totals.badResponse, 5);
+  });
+}
+
 onLinux('pre-flight notices it too', async (t) => {
   const { registry } = await openRegistry(t);
   for (const request of ['unmapped', 'runs_out']) {

@@ -3,7 +3,7 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { fixture } from '../fixtures/paths.js';
@@ -340,4 +340,22 @@ test.serial('neither does a lane', async (t) => {
   t.like(await rejection(registry.load('echo', { env, preflight: false })), {
     code: 'ERR_HANDLER_LOAD_FAILED',
   });
+});
+
+test('a private copy that somebody removes after pre-flight: the error says so', async (t) => {
+  const { registry, cacheDir } = await openRegistry(t);
+  const removeCopies = async () => {
+    const [store = ''] = await readdir(cacheDir);
+    for (const name of await readdir(join(cacheDir, store)))
+      await rm(join(cacheDir, store, name), { recursive: true });
+  };
+  const selfTest = { request: 'x', check: removeCopies };
+
+  for (const isolation of process.platform === 'linux'
+    ? (['thread', 'process'] as const)
+    : (['thread'] as const)) {
+    const error = await rejection(registry.load('echo', { isolation, preflight: { selfTest } }));
+    t.like(error, { code: 'ERR_HANDLER_CACHE_DIR', path: fixture('echo') });
+    t.regex(String(error), /vanished/);
+  }
 });

@@ -29,6 +29,7 @@ export default async function bridge(start: LaneStart): Promise<void> {
   enterLaneThread(start.laneThreads);
   ring.enterCritical();
   const { NativeMemory } = await import('./native-library.js');
+  const { noteCallMemory } = await import('./call-memory.js');
   const { LaneProcess } = await import('./process/lane-process.js');
   const { RemoteCall } = await import('./process/remote-call.js');
   ring.leaveCritical();
@@ -39,6 +40,7 @@ export default async function bridge(start: LaneStart): Promise<void> {
   // Also while the process is being started: what is not noted yet, the host cannot kill.
   ring.enterCritical();
   const native = new NativeMemory(task.stackBytes);
+  noteCallMemory(native, task.stackBytes, task.callMemory);
   const child = new LaneProcess(task, native, () => ring.noteProcess(0));
   ring.noteProcess(child.pid);
   ring.leaveCritical();

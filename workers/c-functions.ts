@@ -36,3 +36,19 @@ export function checked(call: string, succeeded: boolean): void {
 export function close(descriptor: number): void {
   checked('close', bind('close', 'int', ['int'])(descriptor) === 0);
 }
+
+/** Memory that is mapped, by address. Whether it is, and whose, is not checked. */
+export interface MappedMemory {
+  read(to: Uint8Array, from: number, length: number): void;
+  /** @throws {Error} with `code` if the system refuses. */
+  unmap(address: number, length: number): void;
+}
+
+export function bindMappedMemory(): MappedMemory {
+  const read = bind<MappedMemory['read']>('memcpy', 'void', ['uint8_t *', 'uintptr_t', 'size_t']);
+  const munmap = bind('munmap', 'int', ['uintptr_t', 'size_t']);
+  return {
+    read,
+    unmap: (address, length) => checked('munmap', munmap(address, length) === 0),
+  };
+}

@@ -30,12 +30,14 @@ export default async function lane(start: LaneStart): Promise<void> {
   const opening = await import('./open-library.js');
   const { CallFrame } = await import('./call-frame.js');
   const { NativeCall } = await import('./native-call.js');
+  const { noteCallMemory } = await import('./call-memory.js');
   ring.leaveCritical();
   const order = awaitOrder(ring, port);
   if (order === null) return port.close();
   const task: LaneTask = { ...start, ...order };
   ring.enterCritical();
   const memory = new native.NativeMemory(task.stackBytes);
+  noteCallMemory(memory, task.stackBytes, task.callMemory);
   const library = open(native, opening, task, ring, tell);
   if (library === null) return port.close();
   try {

@@ -228,12 +228,11 @@ function openLibrary({ libraryPath: path, binding }: LoadPlan): LibraryHandle {
     return koffi.load(path, { deep: binding === 'own' });
   } catch (error) {
     const message = messageOf(error);
+    // The loader says the same as of a dependency that is not there.
+    if (!existsSync(path)) throw new LibraryRefused({ kind: 'copy-gone', copyPath: path });
     const missing =
       /cannot open shared object file|undefined symbol|symbol not found|Library not loaded/i;
-    throw new LibraryRefused({
-      // If the library itself is gone, the loader says the same as of a dependency.
-      kind: missing.test(message) && existsSync(path) ? 'missing-dependency' : 'loader',
-      message,
-    });
+    const kind = missing.test(message) ? 'missing-dependency' : 'loader';
+    throw new LibraryRefused({ kind, message });
   }
 }

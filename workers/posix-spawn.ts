@@ -9,6 +9,8 @@
 import { constants } from 'node:os';
 import { bind, checked, close, systemError } from './c-functions.js';
 
+export { close };
+
 export interface SpawnRequest {
   file: string;
   /** Without the program's name. */

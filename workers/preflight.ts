@@ -138,7 +138,8 @@ function outcomeOf(
   if (handlerCode !== 0) return failed(call.readMessage());
   if (status === STATUS.INVALID_RESPONSE) return failed(`its response is ${defect}`);
   if (status === STATUS.RESPONSE_TOO_LARGE) {
-    return failed(`its response has ${length} bytes, and maxPayloadBytes is ${maxPayloadBytes}`);
+    const said = length > maxPayloadBytes ? `has ${length} bytes` : 'is too large, it says';
+    return failed(`its response ${said}, and maxPayloadBytes is ${maxPayloadBytes}`);
   }
   const response = new Uint8Array(length);
   call.copyResponse(memory.addressOf(response));

@@ -1,6 +1,6 @@
 /** The file that a private copy is written to: its name, its bytes and its last touches. */
 
-import { access, constants, type FileHandle } from 'node:fs/promises';
+import { access, chmod, constants, type FileHandle } from 'node:fs/promises';
 
 /** A base name may have 255 bytes: this leaves room for the random part and the extension. */
 const MAX_LABEL_CHARACTERS = 96;
@@ -19,8 +19,9 @@ export async function writeWhole(file: FileHandle, bytes: Buffer, position: numb
 }
 
 export async function finish(target: Target): Promise<void> {
-  await target.file.chmod(0o500);
   await target.file.close();
+  // By its path: with `--permission`, Node refuses to change the mode of what is open. The directory is ours alone.
+  await chmod(target.path, 0o500);
   // On a file system mounted `noexec` the loader's message would be "Operation not permitted";
   // access(2) tells before.
   await access(target.path, constants.X_OK);

@@ -59,7 +59,7 @@ export const STATUS = {
   WITHDRAWN: 2,
   /** Never ran: its deadline had passed when a lane came to it. */
   EXPIRED: 3,
-  /** The response has more than `maxPayloadBytes`; RESPONSE_LENGTH says how many it would have had. */
+  /** The response has more than `maxPayloadBytes`; RESPONSE_LENGTH says how many it would have had, if that is more. */
   RESPONSE_TOO_LARGE: 4,
   /** The handler returned success with a response that cannot be read; the reason is in the room. */
   INVALID_RESPONSE: 5,

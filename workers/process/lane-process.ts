@@ -6,7 +6,6 @@ import { strict as assert } from 'node:assert';
 import { closeSync, openSync, readSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { childEnv } from '../../src/child-env.js';
 import type { HandlerInfo, LaneTask, LoadFailure, ProcessEnd } from '../../src/lane-protocol.js';
 import { messageOf } from '../../src/library/system-errors.js';
 import { close } from '../c-functions.js';
@@ -67,7 +66,7 @@ export class LaneProcess {
       };
       // In the order of program-task.ts. Output of the handler goes where a thread's would.
       const descriptors = [null, 1, 2, far, memoryFd, cancelFlags.descriptor];
-      this.pid = this.#start(programTask, childEnv(env), descriptors);
+      this.pid = this.#start(programTask, env, descriptors);
     } catch (error) {
       if (socket !== null) close(socket);
       throw error;
@@ -83,7 +82,7 @@ export class LaneProcess {
   /** Returns its id; 0 if there can be no process, which is then how it ended. */
   #start(
     task: ProgramTask,
-    env: Record<string, string>,
+    env: Readonly<Record<string, string>>,
     descriptors: readonly (number | null)[],
   ): number {
     try {
