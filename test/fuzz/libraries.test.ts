@@ -79,7 +79,7 @@ const SUBJECTS = {
 } as const;
 
 for (const [subject, title] of Object.entries(SUBJECTS)) {
-  onLinuxX64(title, survives, subject as HostTask['subject']);
+  onLinuxX64(title, (t) => survives(t, subject as HostTask['subject']));
 }
 
 async function survives(t: ExecutionContext, subject: HostTask['subject']): Promise<void> {
