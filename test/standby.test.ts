@@ -84,7 +84,11 @@ async function nextThread(): Promise<void> {
   // What is made ahead does not keep a process alive.
   const alive = setInterval(() => undefined, 1000);
   try {
-    await once(process, 'worker', { signal: AbortSignal.timeout(60_000) });
+    const signal = AbortSignal.timeout(60_000);
+    for (;;) {
+      const [thread] = (await once(process, 'worker', { signal })) as [Worker];
+      if (!isPrepareThread(thread)) return;
+    }
   } finally {
     clearInterval(alive);
   }
