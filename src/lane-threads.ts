@@ -10,6 +10,8 @@ import { readFileSync, readlinkSync } from 'node:fs';
 /** Those that came last are remembered: more than there can be at once on most systems. */
 const MOST_THREADS = 4096;
 const ENTRY_WORDS = 2;
+/** Of include/linux/sched.h. */
+const PF_EXITING = 4;
 
 /** Words of the table: how many were entered ever, then the entries. */
 const COUNT = 0;
@@ -24,6 +26,8 @@ export interface ThreadKey {
   id: number;
   /** When it was started, in ticks (100 a second) since the system was. */
   startedTicks: number;
+  /** Whether it is in the kernel and will not come back from there. */
+  isEnding: boolean;
 }
 
 /** Notes that this thread is a lane's. Does nothing where there is no /proc. */
@@ -67,5 +71,9 @@ export function threadKey(id: number): ThreadKey | null {
   }
   // Columns: proc_pid_stat(5). They are counted from the end of the name, which may contain anything.
   const columns = text.slice(text.lastIndexOf(')') + 2).split(' ');
-  return { id, startedTicks: Number(columns[22 - 3]) };
+  return {
+    id,
+    startedTicks: Number(columns[22 - 3]),
+    isEnding: (Number(columns[9 - 3]) & PF_EXITING) !== 0,
+  };
 }

@@ -1,5 +1,6 @@
 /** What a swap does to requests that are in flight, and what it says about them. */
 
+import { basename } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { fixture } from '../fixtures/paths.js';
 import type { DrainReport, HandlerRegistry, LoadedHandler } from '../src/index.js';
@@ -81,8 +82,10 @@ for (const method of ['swap', 'swapGraceful'] as const) {
       dropped: 0,
       abandoned: 0,
       library: UNLOADED,
+      libraries: report.libraries,
       ...(UNLOADED === 'unverified' ? { reason: report.reason } : {}),
     });
+    t.like(report.libraries, [{ name: basename(old.path), fate: UNLOADED }]);
     t.is(old.state, 'retired');
     t.is((await copiesIn(cacheDir)).length, 1);
   });

@@ -17,7 +17,6 @@ import { Server } from './server.js';
 import { Wear } from './wear.js';
 
 type NativeModule = typeof import('./native-library.js');
-type OpenModule = typeof import('./open-library.js');
 
 export default async function lane(start: LaneStart): Promise<void> {
   const { port } = start;
@@ -38,7 +37,8 @@ export default async function lane(start: LaneStart): Promise<void> {
   ring.enterCritical();
   const memory = new native.NativeMemory(task.stackBytes);
   noteCallMemory(memory, task.stackBytes, task.callMemory);
-  const library = open(native, opening, task, ring, tell);
+  const makeShim = await opening.shimMaker(task.plan);
+  const library = open(native, () => opening.openLibrary(task.plan, makeShim), ring, tell);
   if (library === null) return port.close();
   try {
     const frame = new CallFrame(memory, native.ABI_VERSION);
@@ -81,13 +81,12 @@ function serve(ring: RingConsumer, server: Server, wear: Wear): void {
 /** The library, held by this lane, or null after the reason has been told. */
 function open(
   native: NativeModule,
-  { openLibrary }: OpenModule,
-  task: LaneTask,
+  openLibrary: () => NativeLibrary,
   ring: RingConsumer,
   tell: (message: LaneMessage) => void,
 ): NativeLibrary | null {
   try {
-    const library = openLibrary(task.plan);
+    const library = openLibrary();
     ring.hold();
     return library;
   } catch (error) {

@@ -7,8 +7,6 @@ import { randomBytes } from 'node:crypto';
 import { unlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { KeptLibrary } from '../src/lane-protocol.js';
-import { ProcessScope } from '../src/library/binding/process-scope.js';
-import { makeShim } from '../src/library/binding/shim.js';
 import type { LoadPlan } from '../src/library/load-plan.js';
 import { messageOf } from '../src/library/system-errors.js';
 import { bind } from './c-functions.js';
@@ -21,13 +19,28 @@ const RTLD_NOW = 2;
 const RTLD_NOLOAD = 4;
 const RTLD_NODELETE = 0x1000;
 
+/** What makes the runtime shim, for a plan that wants one. Few do, and what it needs takes a while to import. */
+export async function shimMaker({ runtimeShim }: LoadPlan): Promise<ShimMaker | null> {
+  if (runtimeShim === null) return null;
+  return (await import('../src/library/binding/shim.js')).shimOfThisProcess;
+}
+
+export type ShimMaker = () => Uint8Array;
+
 /**
- * Opens what has to be there before, then the library itself.
+ * Opens what has to be there before, then the library itself. `makeShim` is what `shimMaker` gave for this plan.
  *
  * @throws {LibraryRefused} if the loader refuses any of it, a required symbol is missing or the ABI is not ours.
  */
-export function openLibrary(plan: LoadPlan, opened?: () => void): NativeLibrary {
-  if (plan.runtimeShim !== null) loadShim(plan.runtimeShim, dirname(plan.libraryPath));
+export function openLibrary(
+  plan: LoadPlan,
+  makeShim: ShimMaker | null,
+  opened?: () => void,
+): NativeLibrary {
+  const { runtimeShim, libraryPath } = plan;
+  if (runtimeShim !== null && makeShim !== null) {
+    loadShim(runtimeShim, makeShim, dirname(libraryPath));
+  }
   for (const path of plan.loadFirst) load(path, RTLD_NOW);
   for (const path of plan.keepMapped) load(path, RTLD_NOW | RTLD_NODELETE);
   return new NativeLibrary(plan, opened);
@@ -60,16 +73,11 @@ function perhapsInside(count: number): string {
 }
 
 /** Loads this process's runtime shim, once. It stays. */
-function loadShim(soname: string, directory: string): void {
+function loadShim(soname: string, makeShim: ShimMaker, directory: string): void {
   if (dlopen(soname, RTLD_LAZY | RTLD_NOLOAD) !== 0) return;
   const path = join(directory, `shim-${process.pid}-${randomBytes(8).toString('hex')}.so`);
   try {
-    const scope = ProcessScope.open();
-    try {
-      writeFileSync(path, makeShim(scope), { mode: 0o600, flag: 'wx' });
-    } finally {
-      scope.close();
-    }
+    writeFileSync(path, makeShim(), { mode: 0o600, flag: 'wx' });
   } catch (error) {
     throw refused(`the runtime shim could not be made: ${messageOf(error)}`);
   }

@@ -21,7 +21,7 @@ import { contextBytes, STATUS } from '../src/ring/layout.js';
 import { CallFrame } from './call-frame.js';
 import { NativeCall } from './native-call.js';
 import { ABI_VERSION, bindLifetime, LibraryRefused, NativeMemory } from './native-library.js';
-import { openLibrary } from './open-library.js';
+import { openLibrary, type ShimMaker, shimMaker } from './open-library.js';
 import { ResponseWindow, reserveWindow } from './response-window.js';
 import { threadsInside } from './threads-inside.js';
 
@@ -59,7 +59,7 @@ function readSome(into: Uint8Array): number {
   return length;
 }
 
-function run(task: PreflightTask, body: Buffer): void {
+function run(task: PreflightTask, body: Buffer, makeShim: ShimMaker | null): void {
   // First of all, since koffi takes the size of the stack only before anything is loaded.
   const memory = new NativeMemory(task.stackBytes);
   bindLifetime(task.parentPid, task.lifetimeSeconds);
@@ -69,7 +69,7 @@ function run(task: PreflightTask, body: Buffer): void {
   const descriptorsBefore = namesIn('/proc/self/fd');
 
   begin('open');
-  const library = openLibrary(task.plan, () => begin('abi'));
+  const library = openLibrary(task.plan, makeShim, () => begin('abi'));
   begin('info');
   tell({ type: 'info', info: library.info() });
   const call = new NativeCall(memory, library, frame, window, task.maxPayloadBytes);
@@ -172,7 +172,7 @@ function isMapped(path: string): boolean {
 
 try {
   const { task, body } = readTask();
-  run(task, body);
+  run(task, body, await shimMaker(task.plan));
 } catch (error) {
   if (error instanceof LibraryRefused) tell({ type: 'refused', failure: error.failure });
   else tell({ type: 'failed', message: messageOf(error) });

@@ -11,8 +11,8 @@ import { isLaneThread, type ThreadKey, threadKey } from '../src/lane-threads.js'
 
 /** A thread that was joined may still be listed for a moment. */
 const END_MS = 200;
-/** A thread that runs is most likely one of Node's that is starting, and will wait for something soon. */
-const RUN_MS = 3000;
+/** A thread that runs is most likely one of Node's that is starting, and will wait for something soon: on a busy machine, less soon. */
+const RUN_MS = 5000;
 const LOOK_MS = 1;
 /** Of a stack, what was called last. Nobody waits in deeper recursion than that. */
 const MOST_STACK_BYTES = 1024 * 1024;
@@ -49,15 +49,20 @@ interface Mapping extends Range {
 /** Looks until there is nothing to be seen, or for a moment at most. Blocks this thread. */
 export function threadsInside(options: LookOptions): ThreadsInside {
   const startedMs = performance.now();
+  const cleared = new Set<string>();
   for (;;) {
-    const seen = look(options);
+    const seen = look(options, cleared);
     const patienceMs = seen.byFile.size > 0 ? END_MS : seen.unknown > 0 ? RUN_MS : 0;
     if (performance.now() - startedMs >= patienceMs) return seen;
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOOK_MS);
   }
 }
 
-function look({ files, laneThreads, sinceSeconds }: LookOptions): ThreadsInside {
+/** `cleared` are threads that were seen to be elsewhere: one of the library's has a function of it to return to wherever it waits. */
+function look(
+  { files, laneThreads, sinceSeconds }: LookOptions,
+  cleared: Set<string>,
+): ThreadsInside {
   const mappings = readMappings();
   const code = mappings.filter(({ path, isCode }) => isCode && files.includes(path));
   const byFile = new Map<string, number>();
@@ -66,7 +71,9 @@ function look({ files, laneThreads, sinceSeconds }: LookOptions): ThreadsInside 
   try {
     for (const name of readdirSync('/proc/self/task')) {
       const key = threadKey(Number(name));
-      if (key === null || isLane(key, laneThreads)) continue;
+      if (key === null || key.isEnding || isLane(key, laneThreads)) continue;
+      const identity = `${key.id} ${key.startedTicks}`;
+      if (cleared.has(identity)) continue;
       const place = placeOf(key.id);
       if (place === 'gone') continue;
       if (place === 'unknown') {
@@ -75,7 +82,8 @@ function look({ files, laneThreads, sinceSeconds }: LookOptions): ThreadsInside 
         continue;
       }
       const file = fileIn(place, code, mappings, memory);
-      if (file !== null) byFile.set(file, (byFile.get(file) ?? 0) + 1);
+      if (file === null) cleared.add(identity);
+      else byFile.set(file, (byFile.get(file) ?? 0) + 1);
     }
   } finally {
     closeSync(memory);

@@ -17,7 +17,7 @@ import {
   type NativeLibrary,
   NativeMemory,
 } from '../native-library.js';
-import { keepEntered, openLibrary } from '../open-library.js';
+import { keepEntered, openLibrary, shimMaker } from '../open-library.js';
 import { ResponseWindow, windowBytes } from '../response-window.js';
 import { Channel, PeerGone } from './channel.js';
 import { DOUBLE, mapLaneMemory, TURN, WORD } from './lane-memory.js';
@@ -49,6 +49,7 @@ const memory = mapLaneMemory(native, MEMORY_FD, task.maxPayloadBytes);
 const cancelFlags = posix.mapForReading(CANCEL_FLAGS_FD, task.cancelFlagsBytes);
 closeSync(MEMORY_FD);
 closeSync(CANCEL_FLAGS_FD);
+const makeShim = await shimMaker(task.plan);
 const channel = new Channel('child', memory.words, SOCKET_FD);
 
 try {
@@ -83,7 +84,7 @@ function run(): void {
 
 function open(): NativeLibrary | null {
   try {
-    return openLibrary(task.plan);
+    return openLibrary(task.plan, makeShim);
   } catch (error) {
     if (!(error instanceof LibraryRefused)) throw error;
     refuse(error.failure);

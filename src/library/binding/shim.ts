@@ -14,7 +14,7 @@
 import { DT, PF, PT, SHN, STB, STT } from '../elf/constants.js';
 import { type ElfSymbol, isExported } from '../elf/elf-file.js';
 import { sysvHash } from '../elf/hash.js';
-import { firstIn, type ProcessScope, type ScopeFile, type ScopeSymbol } from './process-scope.js';
+import { firstIn, ProcessScope, type ScopeFile, type ScopeSymbol } from './process-scope.js';
 
 /** What the loader knows it by. */
 export const SHIM_SONAME = 'libchangeover-runtime-shim.so';
@@ -38,7 +38,23 @@ export function shimObstacle(scope: ProcessScope): string | null {
   return scope.gap;
 }
 
-/** The bytes of this process's shim. */
+/**
+ * The bytes of this process's shim.
+ *
+ * @throws {Error} if what the process has loaded cannot be read, or a file of it has been replaced.
+ */
+export function shimOfThisProcess(): Buffer {
+  const scope = ProcessScope.open();
+  try {
+    const obstacle = shimObstacle(scope);
+    if (obstacle !== null) throw new Error(obstacle);
+    return makeShim(scope);
+  } finally {
+    scope.close();
+  }
+}
+
+/** The bytes of a shim for a process. */
 export function makeShim(scope: ProcessScope): Buffer {
   return shimFile(shimSymbols(scope), scope.executable.elf.machine);
 }
