@@ -6,6 +6,7 @@ import test, { type ExecutionContext } from 'ava';
 import { deferred } from '../src/deferred.js';
 import { LanePool } from '../src/lane-pool.js';
 import type { LaneStart } from '../src/lane-protocol.js';
+import { isPrepareThread } from '../src/library/prepare/prepare-thread.js';
 import { outcome } from './support/outcomes.js';
 import { eventually, isSettled } from './support/polling.js';
 import { activeStats, openRegistry } from './support/registry.js';
@@ -15,10 +16,12 @@ const workerThreads = createRequire(import.meta.url)('node:worker_threads') as {
   Worker: typeof Worker;
 };
 
-/** Worker threads that are started from now on. */
+/** Threads of lanes that are started from now on. */
 function newThreads(t: ExecutionContext): Worker[] {
   const threads: Worker[] = [];
-  const started = (worker: Worker) => threads.push(worker);
+  const started = (worker: Worker) => {
+    if (!isPrepareThread(worker)) threads.push(worker);
+  };
   process.on('worker', started);
   t.teardown(() => process.off('worker', started));
   return threads;

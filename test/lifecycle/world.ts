@@ -208,6 +208,7 @@ export class World {
       'p-timeout': { default: this.#pTimeout },
       './deferred.js': { deferred, settledWithin: this.#settledWithin },
       './exit-process.js': { prepareExit: () => Promise.resolve() },
+      './permission.js': { checkChildAllowed: () => undefined, permissionError: () => null },
       './call-memory.js': { prepareGivingBack: () => Promise.resolve() },
       './native-copy.js': { prepareCopy: () => Promise.resolve() },
       './library/mappings.js': { readMaps: () => Promise.resolve(''), listsFile: () => false },

@@ -6,6 +6,7 @@
 import { Worker } from 'node:worker_threads';
 import { deferred } from '../../deferred.js';
 import { ElfError } from '../elf/bytes.js';
+import { messageOf } from '../system-errors.js';
 import type { PrepareAnswer, PrepareAsk } from './messages.js';
 import type { Patched, PatchTask } from './patch.js';
 import type { Survey, SurveyTask } from './survey.js';
@@ -24,6 +25,13 @@ interface Waiting {
 
 /** Those that there have been. */
 const started = new WeakSet<Worker>();
+
+/** The thread could not be started, or has ended before it had answered. */
+export class PrepareThreadError extends Error {
+  constructor(cause: unknown) {
+    super(`the thread that looks into libraries is not to be had: ${messageOf(cause)}`, { cause });
+  }
+}
 
 class PrepareThread {
   readonly #worker: Worker;
@@ -79,7 +87,8 @@ class PrepareThread {
   #ended(cause: unknown): void {
     if (this.#idle !== null) clearTimeout(this.#idle);
     this.#onEnd();
-    for (const { reject } of this.#waiting.values()) reject(cause);
+    const error = new PrepareThreadError(cause);
+    for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();
   }
 
@@ -96,9 +105,14 @@ let holders = 0;
 
 function current(): PrepareThread {
   if (thread !== null) return thread;
-  const fresh = new PrepareThread(() => {
-    if (thread === fresh) thread = null;
-  });
+  let fresh: PrepareThread;
+  try {
+    fresh = new PrepareThread(() => {
+      if (thread === fresh) thread = null;
+    });
+  } catch (cause) {
+    throw new PrepareThreadError(cause);
+  }
   thread = fresh;
   return fresh;
 }
@@ -110,7 +124,12 @@ export function isPrepareThread(worker: Worker): boolean {
 
 /** Starts it, if it is not there: what follows then takes less long. */
 export function startAhead(): void {
-  current();
+  try {
+    current();
+  } catch (error) {
+    // Whoever has something to ask tries again, and says it.
+    if (!(error instanceof PrepareThreadError)) throw error;
+  }
 }
 
 /** Has it started and ready until `release`, which may be called again. */
