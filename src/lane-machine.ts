@@ -139,7 +139,7 @@ export type FleetTimer =
 
 export type FleetEvent =
   /** One more lane is to load. Once for each, before `loaded`. */
-  | { readonly type: 'open' }
+  | { readonly type: 'open'; readonly lane: number }
   /** All lanes have been ready. */
   | { readonly type: 'loaded' }
   | { readonly type: 'ready'; readonly lane: number }
@@ -244,7 +244,7 @@ function pauseMs(failures: number): number {
 function handle(draft: Draft, event: FleetEvent): void {
   switch (event.type) {
     case 'open':
-      draft.open();
+      draft.open(event.lane);
       return;
     case 'loaded':
       // Told to stop meanwhile, they may still have become ready.
@@ -332,8 +332,8 @@ class Draft {
 
   // ---- One lane --------------------------------------------------------------------------------
 
-  open(): void {
-    if (this.phase === 'loading') this.#start(this.#lanes.indexOf(null), null);
+  open(place: number): void {
+    if (this.phase === 'loading') this.#start(place, null);
   }
 
   #start(place: number, replaces: Replaced | null): void {

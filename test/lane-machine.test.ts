@@ -79,7 +79,8 @@ const key = (timer: FleetTimer) => JSON.stringify(timer);
 
 function begin({ newFleet, step }: Machine, limits: FleetLimits): Scene {
   let fleet = newFleet(limits);
-  for (let lane = 0; lane < limits.threads; lane++) fleet = step(fleet, { type: 'open' }).fleet;
+  for (let lane = 0; lane < limits.threads; lane++)
+    fleet = step(fleet, { type: 'open', lane }).fleet;
   for (let lane = 0; lane < limits.threads; lane++) {
     fleet = step(fleet, { type: 'ready', lane }).fleet;
   }
@@ -378,6 +379,60 @@ for (const [name, limits] of Object.entries(shapes)) {
     t.pass();
   });
 }
+
+// ---- Pauses ------------------------------------------------------------------------------------
+
+/** Has the first lane that is in `state` die, and returns the pauses that begin with it. */
+function pausesAfterDeath(scene: { fleet: Fleet }, state: Lane['state']): number[] {
+  const lane = scene.fleet.lanes.findIndex((now) => now?.state === state);
+  const pauses: number[] = [];
+  const say = (event: FleetEvent) => {
+    const { fleet, effects } = machine.step(scene.fleet, event);
+    scene.fleet = fleet;
+    for (const effect of effects) {
+      if (effect.do !== 'setTimer' || 'lane' in effect.timer) continue;
+      pauses.push(effect.delayMs);
+      scene.fleet = machine.step(scene.fleet, { type: 'due', timer: effect.timer }).fleet;
+    }
+  };
+  say({ type: 'ended', lane, by: 'died' });
+  say({ type: 'reaped', lane, inCall: true });
+  return pauses;
+}
+
+test('the first lost lane is replaced at once, then it takes twice as long each time, up to a limit', (t) => {
+  const scene = { fleet: begin(machine, { ...base, crashLoopAfter: 1000 }).fleet };
+  const first = pausesAfterDeath(scene, 'serving');
+  const later = Array.from({ length: 9 }, () => pausesAfterDeath(scene, 'starting')).flat();
+  t.deepEqual(first, []);
+  t.deepEqual(later, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+  t.is(scene.fleet.refusal, null);
+});
+
+test('an answer in between begins anew', (t) => {
+  const scene = { fleet: begin(machine, { ...base, crashLoopAfter: 2 }).fleet };
+  for (let round = 0; round < 10; round++) {
+    scene.fleet = machine.step(scene.fleet, { type: 'answered' }).fleet;
+    t.deepEqual(pausesAfterDeath(scene, 'serving'), []);
+    const lane = scene.fleet.lanes.findIndex((now) => now?.state === 'starting');
+    scene.fleet = machine.step(scene.fleet, { type: 'ready', lane }).fleet;
+    t.deepEqual(scene.fleet.circuit, { state: 'closed', lostInRow: 1 });
+  }
+});
+
+test('the replacement of a worn lane that fails to start is tried again, with growing pauses', (t) => {
+  const recycling = { ...base, places: 3, recycleAfterMs: 5000 };
+  const scene = { fleet: begin(machine, recycling).fleet };
+  scene.fleet = machine.step(scene.fleet, { type: 'worn', lane: 0, reason: 'age' }).fleet;
+  const pauses = Array.from({ length: 9 }, () => {
+    // Requests are answered all the time, which changes nothing about it.
+    scene.fleet = machine.step(scene.fleet, { type: 'answered' }).fleet;
+    return pausesAfterDeath(scene, 'starting');
+  });
+  t.deepEqual(pauses.flat(), [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+  t.is(scene.fleet.refusal, null);
+  t.deepEqual(scene.fleet.lanes[0], { state: 'serving', worn: 'age' });
+});
 
 // ---- Mistakes ----------------------------------------------------------------------------------
 
