@@ -33,7 +33,7 @@ const base: FleetLimits = {
 };
 
 /** The largest shape has some 400,000 states: those are explored that take the fewest events to reach. */
-const MOST_STATES = 12_500;
+const MOST_STATES = 10_000;
 
 /** Small ones first, which notice most mistakes soonest. */
 const shapes: Record<string, FleetLimits> = {
@@ -264,31 +264,50 @@ function insertions(shorter: number[]): number[][] {
 /** The scene as it would be if each lane were at the place that `places` has for it. */
 function described({ fleet, questions, heard, timers }: Scene, places: readonly number[]): string {
   const { limits, lanes, circuit, spares, refusal, owed, phase } = fleet;
-  const placed: (Lane | null)[] = [];
-  for (const [index, lane] of lanes.entries()) placed[places[index] as number] = lane;
-  const most = limits.crashLoopAfter + 1;
-  return JSON.stringify(
-    [
-      phase,
-      placed,
-      { ...circuit, lostInRow: Math.min(circuit.lostInRow, most) },
-      { ...spares, failures: Math.min(spares.failures, 1) },
-      refusal?.why ?? null,
-      owed.map((lane) => places[lane]),
-      questions,
-      heard,
-      [...timers]
-        .map((timer) => JSON.parse(timer) as FleetTimer)
-        .map((timer) => {
-          return 'lane' in timer ? `${timer.purpose} ${places[timer.lane]}` : timer.purpose;
-        })
-        .sort(),
-    ],
-    (name, value: unknown) => {
-      if (name === 'lane' || name === 'probe') return places[value as number];
-      return name === 'worn' ? value !== null : value;
-    },
-  );
+  const placed: string[] = [];
+  for (const [index, lane] of lanes.entries()) {
+    placed[places[index] as number] = lane === null ? '' : describedLane(lane, places);
+  }
+  const moved = (things: readonly object[]) => {
+    if (things.length === 0) return '';
+    const move = (name: string, value: unknown) =>
+      name === 'lane' ? places[value as number] : value;
+    return JSON.stringify(things, move);
+  };
+  const running = [...timers].map((timer) => timer.replace(/\d/, (lane) => `${places[+lane]}`));
+  return [
+    phase,
+    ...placed,
+    circuit.state,
+    Math.min(circuit.lostInRow, limits.crashLoopAfter + 1),
+    circuit.state === 'half-open' ? places[circuit.probe] : '',
+    spares.state,
+    Math.min(spares.failures, 1),
+    refusal?.why,
+    owed.map((lane) => places[lane]),
+    moved(questions),
+    moved(heard),
+    running.sort(),
+  ].join(' ');
+}
+
+function describedLane(lane: Lane, places: readonly number[]): string {
+  switch (lane.state) {
+    case 'starting':
+      return lane.replaces === null
+        ? 'starting'
+        : `for ${lane.replaces.why} ${places[lane.replaces.lane]}`;
+    case 'serving':
+      return `serving ${lane.worn !== null}`;
+    case 'stuck':
+      return `stuck ${lane.in} ${lane.worn !== null} ${lane.barred}`;
+    case 'leaving':
+      return `leaving ${lane.hurried}`;
+    case 'killed':
+      return 'killed';
+    case 'dead':
+      return `dead ${lane.expected} ${lane.loss}`;
+  }
 }
 
 /** Whether the version comes to serve if from now on everything goes well. */
