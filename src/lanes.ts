@@ -13,6 +13,7 @@ import { setImmediate } from 'node:timers/promises';
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import { childEnv } from './child-env.js';
 import { deferred } from './deferred.js';
+import { cutLifeline, endLaneProcess } from './end-lane-process.js';
 import { type LoadError, LoadFailedError, LoadTimeoutError } from './errors.js';
 import {
   countLanes,
@@ -420,16 +421,13 @@ export class Lanes {
     return { name, env, maxRssBytes, stopTimeoutMs, cancelFlags: { descriptor, byteLength } };
   }
 
-  /** Whether the lane's process has ended or will: it may be another user's by now. */
+  /** Returns whether the lane's process, if it has one, has ended or will. */
   #killProcess(index: number): boolean {
     const pid = this.#ring.processOf(index);
-    if (pid === 0) return true;
     try {
-      process.kill(pid, 'SIGKILL');
+      endLaneProcess(this.#ring, index);
       return true;
     } catch (error) {
-      // It has just ended by itself.
-      if ((error as NodeJS.ErrnoException).code === 'ESRCH') return true;
       this.#tellOfKill(pid, error);
       return false;
     }
@@ -509,6 +507,7 @@ export class Lanes {
     const orphan = this.#ring.processOf(index);
     // If the thread alone has died, the process does so in a moment, and nothing may be said to be gone before.
     this.#killProcess(index);
+    cutLifeline(this.#ring, index);
     this.#parts.hooks.collect();
     const slot = this.#ring.bury(index);
     if (slot !== NO_SLOT) this.#posted.delete(slot);

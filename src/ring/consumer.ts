@@ -209,6 +209,16 @@ export class RingConsumer {
     Atomics.store(this.words, this.#record + LANE.PROCESS, pid);
   }
 
+  /** Leaves the descriptor whose closing ends this lane's process, for whoever has to end it. */
+  noteLifeline(descriptor: number): void {
+    Atomics.store(this.words, this.#record + LANE.LIFELINE, descriptor + 1);
+  }
+
+  /** That descriptor, to be closed; `NOTHING` if the host has taken it, or there is none. */
+  takeLifeline(): number {
+    return Atomics.exchange(this.words, this.#record + LANE.LIFELINE, 0) - 1;
+  }
+
   /** Counts this lane among those that hold the library open. */
   hold(): void {
     Atomics.store(this.words, this.#record + LANE.HOLDING, 1);

@@ -162,6 +162,11 @@ export const LANE = {
   /** Process id of the lane's process; 0 if there is none. Lane writes, host reads. */
   PROCESS: 5,
   /**
+   * Descriptor whose closing ends the lane's process, plus 1; 0 if there is none. The lane writes it;
+   * whoever takes it away, lane or host, closes it.
+   */
+  LIFELINE: 6,
+  /**
    * The slot that the lane took last or was about to take, plus 1; 0 if none yet. Lane writes, host reads if the lane dies. Far from WAIT, which the
    * host reads with every request.
    */

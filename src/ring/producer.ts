@@ -343,6 +343,13 @@ export class RingProducer {
     return Atomics.load(this.words, laneAt(this.layout, lane) + LANE.PROCESS);
   }
 
+  /** The descriptor whose closing ends a lane's process, to be closed; null if there is none. */
+  takeLifeline(lane: number): number | null {
+    const at = laneAt(this.layout, lane) + LANE.LIFELINE;
+    const noted = Atomics.exchange(this.words, at, 0);
+    return noted === 0 ? null : noted - 1;
+  }
+
   /** For the end of the process: keeps lanes from entering koffi. */
   freeze(): void {
     Atomics.store(this.words, CONTROL.MODE, MODE.FREEZE);
