@@ -511,6 +511,8 @@ export class Lanes {
     this.#parts.hooks.collect();
     const slot = this.#ring.bury(index);
     if (slot !== NO_SLOT) this.#posted.delete(slot);
+    // What it had completed and could not say any more was found by that.
+    this.#parts.hooks.collect();
     const { identity, sourcePath } = this.#parts;
     const lost = end === null ? cause : laneExited(identity, cause, end);
     lane.refused(

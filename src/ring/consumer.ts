@@ -10,7 +10,6 @@ import {
   HOLDER_ONE,
   holdersIn,
   LANE,
-  LEDGER_ONE,
   LIBRARY,
   laneAt,
   libraryIn,
@@ -102,12 +101,8 @@ export class RingConsumer {
 
   /** Hands a slot back to the host. Status, response and times must have been written before. */
   complete(slot: number): void {
-    const { words } = this;
-    Atomics.store(words, slotAt(this.layout, slot) + SLOT.STATE, this.#done);
-    // Lowered before the host can see the slot, so that a version whose slots have all been settled
-    // has nothing in flight. From here to the end nothing allocates: a lane that hits its heap limit
-    // dies before or after these lines, not between them.
-    Atomics.sub(words, CONTROL.LEDGER, LEDGER_ONE);
+    // If the lane dies between the two, the host finds the slot when it buries the lane.
+    Atomics.store(this.words, slotAt(this.layout, slot) + SLOT.STATE, this.#done);
     this.#publish(slot);
   }
 
