@@ -8,19 +8,24 @@
 
 import { AssertionError, strict as assert } from 'node:assert';
 import test from 'ava';
-import type {
-  Effect,
-  Fleet,
-  FleetEvent,
-  FleetLimits,
-  FleetTimer,
-  Lane,
-  Step,
+import {
+  countLanes,
+  type Effect,
+  type Fleet,
+  type FleetEvent,
+  type FleetLimits,
+  type FleetTimer,
+  type Lane,
+  newFleet,
+  type Step,
+  step,
+  timersOf,
 } from '../src/lane-machine.js';
-import * as machine from '../src/lane-machine.js';
 import { type Change, changed, compiledSource, runModule } from './support/compiled.js';
 
-type Machine = Pick<typeof machine, 'newFleet' | 'step' | 'timersOf' | 'countLanes'>;
+const machine = { newFleet, step, timersOf, countLanes };
+
+type Machine = typeof machine;
 
 const base: FleetLimits = {
   threads: 1,
