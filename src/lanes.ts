@@ -37,8 +37,8 @@ import type {
   ProcessTask,
   WearReason,
 } from './lane-protocol.js';
-import { messageOf } from './library/system-errors.js';
 import type { LoadPlan } from './library/load-plan.js';
+import { messageOf } from './library/system-errors.js';
 import { loadErrorFor } from './load-error.js';
 import type { ResolvedEndpointOptions } from './options.js';
 import type { RegionTable } from './regions.js';
