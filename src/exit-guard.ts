@@ -6,6 +6,7 @@
  * thread that waits for one cannot be terminated.
  */
 
+import { endLaneProcess } from './end-lane-process.js';
 import type { RingProducer } from './ring/producer.js';
 
 /** In all. Starting and loading take 30 to 60 ms; what takes longer than this is hanging. */
@@ -32,12 +33,10 @@ function freezeAll(): void {
 
 function killProcesses(ring: RingProducer): void {
   for (let lane = 0; lane < ring.layout.lanes; lane++) {
-    const pid = ring.processOf(lane);
-    if (pid === 0) continue;
     try {
-      process.kill(pid, 'SIGKILL');
+      endLaneProcess(ring, lane);
     } catch {
-      // It has ended by itself; and if it has not, the kernel ends it with this process.
+      // Nothing is left to try; the kernel ends it with this process if it can.
     }
   }
 }

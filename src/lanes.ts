@@ -1,17 +1,10 @@
 /**
- * The lanes of one version: starting them, hearing from them, replacing those that are stuck, worn or have died,
- * and stopping them.
+ * The lanes of one version: threads, and processes, that load the library and serve its requests.
  *
- *   starting ──ready──► serving ──► stuck ──its call returned──► serving      (in a thread)
- *      │                  │   │       │
- *      │                  │   └───► killed                                     (in a process)
- *      │            told to leave:    │
- *      │             dismissed        │
- *      └──── refused, left, died ─────┴──► gone
- *
- * One rule keeps their number: while fewer serve or start than there should be, another is started, as far as there are
- * records; a lane that comes to serve when there are enough is dismissed. A worn lane is replaced the other way round: one more is
- * started, and when that serves, the worn one is dismissed.
+ * What is to happen is decided by the machine in lane-machine.ts. Here, what happened becomes its
+ * events, and its effects are performed, in order. An event that is raised by an effect is heard when
+ * all effects of the step have been performed, so that nothing ever runs in the middle of a
+ * transition.
  */
 
 import { strict as assert } from 'node:assert';
@@ -19,9 +12,20 @@ import { uptime } from 'node:os';
 import { setImmediate } from 'node:timers/promises';
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import { childEnv } from './child-env.js';
-import { CrashLoop } from './crash-loop.js';
 import { deferred } from './deferred.js';
-import { type LoadError, LoadFailedError } from './errors.js';
+import { cutLifeline, endLaneProcess } from './end-lane-process.js';
+import { type LoadError, LoadFailedError, LoadTimeoutError } from './errors.js';
+import {
+  countLanes,
+  type Effect,
+  type Fleet,
+  type FleetEvent,
+  type FleetReport,
+  type FleetTimer,
+  isUntroubled,
+  newFleet,
+  step,
+} from './lane-machine.js';
 import type {
   HandlerInfo,
   HostMessage,
@@ -34,6 +38,7 @@ import type {
   WearReason,
 } from './lane-protocol.js';
 import type { LoadPlan } from './library/load-plan.js';
+import { messageOf } from './library/system-errors.js';
 import { loadErrorFor } from './load-error.js';
 import type { ResolvedEndpointOptions } from './options.js';
 import type { RegionTable } from './regions.js';
@@ -91,29 +96,22 @@ export interface LaneCounts {
   stuck: number;
 }
 
-type LaneState = 'starting' | 'serving' | 'stuck' | 'killed' | 'dismissed' | 'gone';
-
+/** What a lane is made of. What it is doing, the fleet tells. */
 interface Lane {
   readonly index: number;
   readonly port: MessagePort;
   readonly outbox: Outbox;
-  state: LaneState;
-  /** The stuck, killed or worn lane that this one stands in for. */
-  readonly replaces: Lane | null;
-  /** Why it should be replaced although it serves, if it should. */
-  worn: WearReason | null;
-  /** Its process was killed here: because it was stuck, or because nobody needs it any more. */
-  killed: boolean;
+  /** Why its task is over, if its thread or process died. */
+  cause: unknown;
   /** How its process ended, once it has. */
   end: ProcessEnd | null;
-  /** While it starts: until it is given up. Then: until it is worn. */
-  timer: NodeJS.Timeout | null;
   /** Settles once the lane has loaded the library; rejects with a LoadError. */
   readonly ready: Promise<HandlerInfo>;
-  /** Resolves once the lane's task has ended, however it did. */
-  gone: Promise<void>;
   readonly loaded: (info: HandlerInfo) => void;
   readonly refused: (error: LoadError) => void;
+  /** Resolves once nothing is left of the lane. */
+  readonly gone: Promise<void>;
+  readonly forgotten: () => void;
 }
 
 export interface LanesParts {
@@ -136,21 +134,26 @@ export class Lanes {
   readonly #lanes: (Lane | undefined)[];
   /** Large responses that were posted and whose slots have not been collected yet. */
   readonly #posted = new Map<number, ArrayBuffer>();
-  /** Lost lanes are replaced only while serving: before, they fail the load; after, they are not missed. */
-  #phase: 'loading' | 'serving' | 'stopping' = 'loading';
-  readonly #crashLoop: CrashLoop;
+  #fleet: Fleet;
+  readonly #events: FleetEvent[] = [];
+  #isStepping = false;
+  readonly #timers = new Map<string, NodeJS.Timeout>();
   #lastLoss: unknown = null;
   /** When the version was begun with, in seconds since the system was started. */
   readonly #sinceSeconds = uptime();
   readonly #kept: KeptLibrary[] = [];
-  #refusal: Refusal | null = null;
-  #retry: NodeJS.Timeout | null = null;
+  #toldOfKill = false;
 
   constructor(parts: LanesParts) {
+    const { options, standby } = parts;
     this.#parts = parts;
-    this.#ring = parts.standby.ring;
-    this.#lanes = new Array(this.#ring.layout.lanes).fill(undefined);
-    this.#crashLoop = new CrashLoop(parts.options.crashLoopAfter);
+    this.#ring = standby.ring;
+    const places = this.#ring.layout.lanes;
+    this.#lanes = new Array(places).fill(undefined);
+    const { threads, maxStuckLanes, crashLoopAfter, loadTimeoutMs, recycleAfterMs } = options;
+    const killable = options.isolation === 'process';
+    const times = { loadTimeoutMs, recycleAfterMs };
+    this.#fleet = newFleet({ threads, maxStuckLanes, places, crashLoopAfter, killable, ...times });
   }
 
   /**
@@ -161,26 +164,27 @@ export class Lanes {
     const { threads } = this.#parts.options;
     const ready: Promise<HandlerInfo>[] = [];
     // One in a turn of the event loop: starting a thread holds this one up for about two milliseconds.
-    for (let index = 0; index < threads && this.#phase === 'loading'; index++) {
-      ready.push(this.#startLane(index, null).ready);
+    for (let index = 0; index < threads && this.#fleet.phase === 'loading'; index++) {
+      this.#hear({ type: 'open', lane: index });
+      const lane = this.#lanes[index];
+      assert(lane !== undefined, 'a lane that opens is there');
+      ready.push(lane.ready);
       await setImmediate();
     }
     const [info] = await Promise.all(ready);
     assert(info !== undefined, 'there is at least one lane');
-    // Told to stop meanwhile, they may still have become ready.
-    if (this.#phase === 'loading') this.#phase = 'serving';
-    // One may have been ready and have died before the last one was.
-    this.#startMissing(null);
+    // One may have been ready and have died before the last one was: then it is missing now.
+    this.#hear({ type: 'loaded' });
     return info;
   }
 
   /** Asks all lanes to leave and resolves once they have. Takes as long as a native call takes. */
   async stop(): Promise<void> {
-    this.#phase = 'stopping';
-    if (this.#retry !== null) clearTimeout(this.#retry);
     this.#ring.stop();
     // A process that is being started reads nothing before it is ready, which may be never.
-    this.#kill(this.#present().filter(({ state }) => state === 'starting'));
+    this.#hear({ type: 'stop' });
+    // What was being done when this was called is done by now, and may have started one more.
+    await null;
     await Promise.all(this.#present().map((lane) => lane.gone));
   }
 
@@ -192,15 +196,7 @@ export class Lanes {
 
   /** For the end: kills every process there is, whatever it does, and starts none in its place. Threads go on. */
   killAll(): void {
-    this.#phase = 'stopping';
-    this.#kill(this.#present());
-  }
-
-  #kill(lanes: readonly Lane[]): void {
-    for (const lane of lanes) {
-      lane.killed = true;
-      this.#killProcess(lane);
-    }
+    this.#hear({ type: 'killAll' });
   }
 
   /** Posts to every lane; they read it before any request that is submitted later. */
@@ -232,12 +228,10 @@ export class Lanes {
   }
 
   counts(): LaneCounts {
-    const count = (state: LaneState) =>
-      this.#present().filter((lane) => lane.state === state).length;
     return {
-      starting: count('starting'),
-      serving: count('serving'),
-      stuck: count('stuck'),
+      starting: countLanes(this.#fleet, 'starting'),
+      serving: countLanes(this.#fleet, 'serving'),
+      stuck: countLanes(this.#fleet, 'stuck'),
     };
   }
 
@@ -254,134 +248,122 @@ export class Lanes {
   }
 
   get refusal(): Refusal | null {
-    return this.#refusal;
+    const { refusal } = this.#fleet;
+    return refusal?.why === 'crash-loop' ? { ...refusal, cause: this.#lastLoss } : refusal;
   }
 
-  // ---- As many as there should be ----------------------------------------------------------------
-
   /** The abandoned call in `slot` on this lane has outlived its grace. */
-  callStuck(index: number, slot: number): void {
-    const lane = this.#lanes[index];
-    if (lane === undefined || (lane.state !== 'serving' && lane.state !== 'dismissed')) return;
-    const { options, hooks } = this.#parts;
-    const killed = options.isolation === 'process';
-    if (killed) {
-      // First it may take no other request, then it is looked whether it still has this one: so it is never another's call that is killed.
-      this.#ring.dismiss(index);
-      lane.state = 'dismissed';
-      if (this.#ring.stateOf(slot) === STATE.RUNNING) {
-        lane.state = 'killed';
-        this.#kill([lane]);
-      }
-    } else {
-      lane.state = 'stuck';
-    }
-    const started = this.#startMissing(lane);
-    if (lane.state !== 'dismissed') {
-      hooks.laneStuck(index, { replaced: killed || started, killed });
-    }
-    this.#updateRefusal();
+  callStuck(lane: number, slot: number): void {
+    this.#hear({ type: 'callStuck', lane, slot });
   }
 
   /** An abandoned call on this lane has returned, whether it had been found stuck or not. */
-  callReturned(index: number): void {
-    const lane = this.#lanes[index];
-    if (lane === undefined || lane.state !== 'stuck') return;
-    this.#serves(lane);
-  }
-
-  /** A lane can take requests, for the first time or again. If there are enough without it, one leaves: rather a worn one. */
-  #serves(lane: Lane): void {
-    lane.state = 'serving';
-    if (this.counts().serving > this.#parts.options.threads) {
-      const worn = this.#wornLane();
-      if (worn?.worn != null) {
-        this.#parts.hooks.laneRecycled(worn.index, lane.index, worn.worn);
-      }
-      this.#dismiss(worn ?? lane);
-    }
-    this.#startMissing(null);
-    this.#recycleNext();
-    this.#updateRefusal();
-  }
-
-  #dismiss(lane: Lane): void {
-    lane.state = 'dismissed';
-    this.#ring.dismiss(lane.index);
-  }
-
-  /**
-   * Starts lanes until there are enough that serve or will; returns whether it started any. Their number is limited: each stuck lane
-   * counts. While lanes crash in a row, one at a time is tried.
-   */
-  #startMissing(replaces: Lane | null): boolean {
-    if (this.#phase !== 'serving' || this.#retry !== null) return false;
-    const { threads, maxStuckLanes } = this.#parts.options;
-    let started = false;
-    for (;;) {
-      const { starting, serving } = this.counts();
-      const index = this.#lanes.indexOf(undefined);
-      const enough =
-        starting + serving >= threads ||
-        (this.#crashLoop.state !== 'closed' && (starting > 0 || started)) ||
-        this.#crashLoop.state === 'half-open';
-      const full = index === -1 || this.#present().length >= threads + maxStuckLanes;
-      if (enough || full) return started;
-      this.#startLane(index, replaces);
-      started = true;
-    }
-  }
-
-  /** Starts what is missing `delayMs` after a lane was lost. */
-  #startMissingLater(delayMs: number): void {
-    if (this.#phase !== 'serving' || this.#retry !== null) return;
-    this.#retry = setTimeout(() => {
-      this.#retry = null;
-      this.#startMissing(null);
-      this.#recycleNext();
-      this.#updateRefusal();
-    }, delayMs).unref();
-  }
-
-  /** A lane should be replaced, although nothing is wrong with it. */
-  #wears(lane: Lane, reason: WearReason): void {
-    lane.worn ??= reason;
-    this.#recycleNext();
-  }
-
-  #wornLane(): Lane | undefined {
-    return this.#present().find((lane) => lane.worn !== null && lane.state === 'serving');
-  }
-
-  /** Starts one lane more for a worn one, one at a time. If there is no room for one more, the worn one leaves first. */
-  #recycleNext(): void {
-    const worn = this.#wornLane();
-    if (worn?.worn == null || this.#phase !== 'serving' || this.#retry !== null) return;
-    if (this.#crashLoop.state !== 'closed' || this.counts().starting > 0) return;
-    const index = this.#lanes.indexOf(undefined);
-    if (index !== -1) this.#startLane(index, worn);
-    else this.#dismiss(worn);
+  callReturned(lane: number): void {
+    this.#hear({ type: 'callReturned', lane });
   }
 
   /** A handler has answered. */
   requestAnswered(): void {
-    if (!this.#crashLoop.answered()) return;
-    this.#parts.hooks.crashLoopEnded();
-    this.#startMissing(null);
-    this.#updateRefusal();
+    // With every request, so that it must cost nothing as long as all is well.
+    if (this.#events.length > 0 || !isUntroubled(this.#fleet)) this.#hear({ type: 'answered' });
   }
 
-  #updateRefusal(): void {
-    const before = this.#refusal;
-    const { starting, serving, stuck } = this.counts();
-    const allStuck = starting + serving === 0 && stuck > 0 && this.#retry === null;
-    const { state, crashes } = this.#crashLoop;
-    if (state === 'open') {
-      this.#refusal = { why: 'crash-loop', crashes, cause: this.#lastLoss };
-    } else {
-      this.#refusal = allStuck ? { why: 'stuck', stuckLanes: stuck } : null;
+  // ---- The machine -------------------------------------------------------------------------------
+
+  #hear(event: FleetEvent): void {
+    this.#events.push(event);
+    if (this.#isStepping) return;
+    this.#isStepping = true;
+    try {
+      for (let next = this.#events.shift(); next !== undefined; next = this.#events.shift()) {
+        const { fleet, effects } = step(this.#fleet, next);
+        this.#fleet = fleet;
+        for (const effect of effects) this.#perform(effect);
+      }
+    } finally {
+      this.#isStepping = false;
     }
-    if (this.#refusal?.why !== before?.why) this.#parts.hooks.refusalChanged(this.#refusal);
+  }
+
+  #perform(effect: Effect): void {
+    switch (effect.do) {
+      case 'start':
+        this.#startLane(effect.lane);
+        return;
+      case 'dismiss':
+        this.#ring.dismiss(effect.lane);
+        return;
+      case 'checkCall': {
+        const { lane, slot } = effect;
+        const running =
+          this.#ring.stateOf(slot) === STATE.RUNNING && this.#ring.laneOf(slot) === lane;
+        this.#hear({ type: 'callChecked', lane, running });
+        return;
+      }
+      case 'kill':
+        if (!this.#killProcess(effect.lane)) this.#hear({ type: 'killFailed', lane: effect.lane });
+        return;
+      case 'reap':
+        this.#reap(effect.lane, effect.by);
+        return;
+      case 'setTimer':
+        this.#setTimer(effect.timer, effect.delayMs);
+        return;
+      case 'clearTimer':
+        this.#clearTimer(effect.timer);
+        return;
+      case 'refuse':
+      case 'accept':
+        this.#parts.hooks.refusalChanged(this.refusal);
+        return;
+      case 'report':
+        this.#report(effect.report);
+    }
+  }
+
+  #setTimer(timer: FleetTimer, delayMs: number): void {
+    this.#clearTimer(timer);
+    const key = timerKey(timer);
+    const fire = () => {
+      this.#timers.delete(key);
+      if (timer.purpose === 'start') this.#lastLoss = this.#startTimedOut();
+      this.#hear({ type: 'due', timer });
+    };
+    this.#timers.set(key, setTimeout(fire, delayMs).unref());
+  }
+
+  #startTimedOut(): LoadTimeoutError {
+    const { options, sourcePath, identity } = this.#parts;
+    const message = `a lane that starts anew had not loaded ${sourcePath} after ${options.loadTimeoutMs} ms`;
+    return new LoadTimeoutError(options.loadTimeoutMs, message, sourcePath, identity);
+  }
+
+  #clearTimer(timer: FleetTimer): void {
+    const key = timerKey(timer);
+    const running = this.#timers.get(key);
+    if (running === undefined) return;
+    clearTimeout(running);
+    this.#timers.delete(key);
+  }
+
+  #report(report: FleetReport): void {
+    const { hooks } = this.#parts;
+    switch (report.what) {
+      case 'laneStuck':
+        hooks.laneStuck(report.lane, { replaced: report.replaced, killed: report.killed });
+        return;
+      case 'laneReplaced':
+        hooks.laneReplaced(report.lane, report.by);
+        return;
+      case 'laneRecycled':
+        hooks.laneRecycled(report.lane, report.by, report.reason);
+        return;
+      case 'crashLoop':
+        hooks.crashLoop(report.crashes, report.retryMs, this.#lastLoss);
+        return;
+      case 'crashLoopEnded':
+        hooks.crashLoopEnded();
+    }
   }
 
   // ---- One lane ----------------------------------------------------------------------------------
@@ -390,28 +372,17 @@ export class Lanes {
     return this.#lanes.filter((lane) => lane !== undefined);
   }
 
-  #startLane(index: number, replaces: Lane | null): Lane {
+  #startLane(index: number): void {
     const { standby, regions, options, plan, identity } = this.#parts;
     const started = standby.take(index);
     const { port } = started;
     const { promise: ready, resolve: loaded, reject: refused } = deferred<HandlerInfo>();
+    const { promise: gone, resolve: forgotten } = deferred<void>();
     // Whoever started the lane awaits it; a lane that is refused later must not be an unhandled rejection.
     ready.catch(() => undefined);
-    const lane: Lane = {
-      index,
-      port,
-      outbox: new Outbox(started.outbox),
-      state: 'starting',
-      replaces,
-      worn: null,
-      killed: false,
-      end: null,
-      timer: null,
-      ready,
-      loaded,
-      refused,
-      gone: Promise.resolve(),
-    };
+    const outbox = new Outbox(started.outbox);
+    const promises = { ready, loaded, refused, gone, forgotten };
+    const lane: Lane = { index, port, outbox, cause: null, end: null, ...promises };
     port.on('message', (message: LaneMessage) => this.#receive(lane, message));
     port.unref();
     const order: LaneOrder = {
@@ -426,15 +397,16 @@ export class Lanes {
     };
     this.#lanes[index] = lane;
     standby.open(started, order);
-    // Before, the load has a timeout of its own. Native code that hangs in a thread cannot be given up.
-    if (this.#phase === 'serving' && order.process !== null) {
-      lane.timer = setTimeout(() => this.#killProcess(lane), options.loadTimeoutMs).unref();
-    }
-    lane.gone = started.ended.then(
-      () => this.#left(lane),
-      (cause: unknown) => this.#died(lane, cause),
+    const ended = (by: 'left' | 'died', cause: unknown) => {
+      lane.cause = cause;
+      // While the lane still is what it was when it said so.
+      this.#readRest(lane);
+      this.#hear({ type: 'ended', lane: index, by });
+    };
+    started.ended.then(
+      () => ended('left', null),
+      (cause: unknown) => ended('died', cause),
     );
-    return lane;
   }
 
   #processTask(name: string): ProcessTask | null {
@@ -449,15 +421,25 @@ export class Lanes {
     return { name, env, maxRssBytes, stopTimeoutMs, cancelFlags: { descriptor, byteLength } };
   }
 
-  #killProcess(lane: Lane): void {
-    const pid = this.#ring.processOf(lane.index);
-    if (pid === 0) return;
+  /** Returns whether the lane's process, if it has one, has ended or will. */
+  #killProcess(index: number): boolean {
+    const pid = this.#ring.processOf(index);
     try {
-      process.kill(pid, 'SIGKILL');
+      endLaneProcess(this.#ring, index);
+      return true;
     } catch (error) {
-      // It has just ended by itself.
-      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+      this.#tellOfKill(pid, error);
+      return false;
     }
+  }
+
+  #tellOfKill(pid: number, error: unknown): void {
+    if (this.#toldOfKill) return;
+    this.#toldOfKill = true;
+    const { endpoint, version } = this.#parts.identity;
+    process.emitWarning(
+      `process ${pid} of ${endpoint}@${version} cannot be killed (${messageOf(error)}); its lane counts as stuck until it ends`,
+    );
   }
 
   #receive(lane: Lane, message: LaneMessage): void {
@@ -467,7 +449,8 @@ export class Lanes {
     }
     switch (message.type) {
       case 'ready':
-        this.#becameReady(lane, message.info);
+        lane.loaded(message.info);
+        this.#hear({ type: 'ready', lane: lane.index });
         return;
       case 'refused':
         this.#refused(lane, message.failure);
@@ -476,7 +459,7 @@ export class Lanes {
         this.#posted.set(message.slot, message.bytes);
         return;
       case 'worn':
-        this.#wears(lane, message.reason);
+        this.#hear({ type: 'worn', lane: lane.index, reason: message.reason });
         return;
       case 'kept':
         this.#kept.push(...message.libraries);
@@ -486,92 +469,69 @@ export class Lanes {
     }
   }
 
-  #becameReady(lane: Lane, info: HandlerInfo): void {
-    const { recycleAfterMs } = this.#parts.options;
-    this.#clearTimer(lane);
-    if (recycleAfterMs !== Number.POSITIVE_INFINITY) {
-      lane.timer = setTimeout(() => this.#wears(lane, 'age'), recycleAfterMs).unref();
-    }
-    lane.loaded(info);
-    const { replaces } = lane;
-    if (replaces !== null && (replaces.state === 'stuck' || replaces.killed)) {
-      this.#parts.hooks.laneReplaced(replaces.index, lane.index);
-    }
-    this.#crashLoop.cameUp();
-    this.#serves(lane);
-  }
-
-  #clearTimer(lane: Lane): void {
-    if (lane.timer !== null) clearTimeout(lane.timer);
-    lane.timer = null;
-  }
-
   #refused(lane: Lane, failure: LoadFailure): void {
     const error = loadErrorFor(failure, this.#parts.sourcePath, this.#parts.identity);
     lane.refused(error);
     // Before, it fails the load; now it is a replacement that did not come to be.
     this.#lastLoss = error;
-    if (this.#phase === 'serving') this.#reportExit(lane, NO_SLOT, error);
+    if (this.#fleet.phase === 'serving') {
+      this.#reportExit(lane, { slot: NO_SLOT, cause: error, expected: false });
+    }
+  }
+
+  /** What it had completed is answered as completed; only then is what is left of it cleared away. */
+  #reap(index: number, by: 'left' | 'died'): void {
+    const lane = this.#lanes[index];
+    const dead = this.#fleet.lanes[index];
+    assert(lane !== undefined && dead?.state === 'dead', 'a lane is reaped once it is dead');
+    const inCall = by === 'left' ? this.#clearLeft(lane, dead) : this.#clearDied(lane, dead);
+    lane.port.close();
+    this.#lanes[index] = undefined;
+    this.#hear({ type: 'reaped', lane: index, inCall });
   }
 
   /** The lane has returned from its task: it was told to, or it was refused. */
-  #left(lane: Lane): void {
-    this.#readRest(lane);
+  #clearLeft(lane: Lane, { expected }: { expected: boolean }): boolean {
     // What it has left in its outbox goes with it.
     this.#parts.hooks.collect();
     // It was told to stop, and its process has ended in another way.
-    if (lane.end !== null && !lane.killed) this.#reportExit(lane, NO_SLOT, null);
-    const crashed = lane.state === 'starting';
-    this.#forget(lane);
-    this.#lost(lane, crashed);
+    if (lane.end !== null) this.#reportExit(lane, { slot: NO_SLOT, cause: null, expected });
+    lane.forgotten();
+    return false;
   }
 
   /** The lane's thread or process has ended, or its task has thrown: the lane's loop is no more. */
-  async #died(lane: Lane, cause: unknown): Promise<void> {
-    this.#readRest(lane);
+  #clearDied(lane: Lane, { expected }: { expected: boolean }): boolean {
+    const { index, cause, end } = lane;
     // Not 0 if nobody has seen it end: only its thread would have.
-    const orphan = this.#ring.processOf(lane.index);
+    const orphan = this.#ring.processOf(index);
     // If the thread alone has died, the process does so in a moment, and nothing may be said to be gone before.
-    this.#killProcess(lane);
-    // What it had completed is answered as completed; only then is what is left of it cleared away.
+    this.#killProcess(index);
+    cutLifeline(this.#ring, index);
     this.#parts.hooks.collect();
-    const slot = this.#ring.bury(lane.index);
+    const slot = this.#ring.bury(index);
     if (slot !== NO_SLOT) this.#posted.delete(slot);
-    this.#forget(lane);
+    // What it had completed and could not say any more was found by that.
+    this.#parts.hooks.collect();
     const { identity, sourcePath } = this.#parts;
-    const said = describeEnd(cause, lane.end);
-    const lost = lane.end === null ? cause : laneExited(identity, cause, lane.end);
+    const lost = end === null ? cause : laneExited(identity, cause, end);
     lane.refused(
       new LoadFailedError(
-        `a ${lane.end === null ? 'worker thread' : 'process'} that was to load ${sourcePath} ended: ${said}`,
+        `a ${end === null ? 'worker thread' : 'process'} that was to load ${sourcePath} ended: ${describeEnd(cause, end)}`,
         sourcePath,
         { ...identity, cause: lost },
       ),
     );
-    this.#reportExit(lane, slot, cause);
+    this.#reportExit(lane, { slot, cause, expected });
     this.#lastLoss = lost;
-    this.#lost(lane, !lane.killed);
-    if (orphan !== 0) await reapOrphan(orphan);
+    if (orphan === 0) lane.forgotten();
+    else void reapOrphan(orphan).then(lane.forgotten);
+    return slot !== NO_SLOT;
   }
 
-  #reportExit(lane: Lane, slot: number, cause: unknown): void {
-    const { index, end, killed } = lane;
-    if (slot === NO_SLOT && killed) return;
-    this.#parts.hooks.laneExited({ lane: index, slot, cause, end, expected: killed });
-  }
-
-  /** A lane is gone. If that leaves too few, another is started: at once, unless lanes are lost in a row. */
-  #lost(lane: Lane, crashed: boolean): void {
-    lane.state = 'gone';
-    const { hooks } = this.#parts;
-    const delayMs = crashed && this.#phase === 'serving' ? this.#crashLoop.lost() : 0;
-    if (delayMs > 0) this.#startMissingLater(delayMs);
-    else this.#startMissing(lane.killed ? lane : null);
-    if (crashed && this.#crashLoop.state === 'open') {
-      hooks.crashLoop(this.#crashLoop.crashes, delayMs, this.#lastLoss);
-    }
-    this.#recycleNext();
-    this.#updateRefusal();
+  #reportExit(lane: Lane, exit: { slot: number; cause: unknown; expected: boolean }): void {
+    if (exit.slot === NO_SLOT && exit.expected) return;
+    this.#parts.hooks.laneExited({ lane: lane.index, end: lane.end, ...exit });
   }
 
   /** Reads what a lane has posted and this thread's event loop has not delivered yet. */
@@ -582,10 +542,8 @@ export class Lanes {
       this.#receive(lane, received.message as LaneMessage);
     }
   }
+}
 
-  #forget(lane: Lane): void {
-    this.#clearTimer(lane);
-    lane.port.close();
-    this.#lanes[lane.index] = undefined;
-  }
+function timerKey(timer: FleetTimer): string {
+  return 'lane' in timer ? `${timer.purpose} ${timer.lane}` : timer.purpose;
 }

@@ -13,7 +13,10 @@ import {
   laneAt,
   libraryIn,
   libraryWord,
+  SLOT,
   STATE,
+  slotAt,
+  stateOn,
 } from '../src/ring/layout.js';
 import { NO_SLOT, RingProducer } from '../src/ring/producer.js';
 import { scratch } from './support/files.js';
@@ -132,10 +135,28 @@ test('a request that is done is not touched', (t) => {
 
   t.is(ring.bury(0), NO_SLOT);
 
-  t.is(ring.inFlight, 0);
   const collected: number[] = [];
   ring.collect((done) => void collected.push(done));
   t.deepEqual(collected, [slot]);
+  t.is(ring.inFlight, 0);
+});
+
+test('a lane that dies before it can say what it has completed', (t) => {
+  const { ring, submit, dead } = makeRing();
+  const slot = submit();
+  t.is(dead.take(), slot);
+  const collected: number[] = [];
+  const collect = () => ring.collect((done) => void collected.push(done));
+  // All that `complete` does first.
+  Atomics.store(ring.words, slotAt(ring.layout, slot) + SLOT.STATE, stateOn(0, STATE.DONE));
+  collect();
+  t.deepEqual(collected, []);
+
+  t.is(ring.bury(0), NO_SLOT);
+  collect();
+
+  t.deepEqual(collected, [slot]);
+  t.is(ring.inFlight, 0);
 });
 
 test('a lane that dies in handler_init does not leave the others waiting', (t) => {

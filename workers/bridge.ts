@@ -41,7 +41,11 @@ export default async function bridge(start: LaneStart): Promise<void> {
   ring.enterCritical();
   const native = new NativeMemory(task.stackBytes);
   noteCallMemory(native, task.stackBytes, task.callMemory);
-  const child = new LaneProcess(task, native, () => ring.noteProcess(0));
+  const child = new LaneProcess(task, native, {
+    ended: () => ring.noteProcess(0),
+    noteLifeline: (descriptor) => ring.noteLifeline(descriptor),
+    takeLifeline: () => ring.takeLifeline(),
+  });
   ring.noteProcess(child.pid);
   ring.leaveCritical();
 

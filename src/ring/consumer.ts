@@ -10,7 +10,6 @@ import {
   HOLDER_ONE,
   holdersIn,
   LANE,
-  LEDGER_ONE,
   LIBRARY,
   laneAt,
   libraryIn,
@@ -102,12 +101,8 @@ export class RingConsumer {
 
   /** Hands a slot back to the host. Status, response and times must have been written before. */
   complete(slot: number): void {
-    const { words } = this;
-    Atomics.store(words, slotAt(this.layout, slot) + SLOT.STATE, this.#done);
-    // Lowered before the host can see the slot, so that a version whose slots have all been settled
-    // has nothing in flight. From here to the end nothing allocates: a lane that hits its heap limit
-    // dies before or after these lines, not between them.
-    Atomics.sub(words, CONTROL.LEDGER, LEDGER_ONE);
+    // If the lane dies between the two, the host finds the slot when it buries the lane.
+    Atomics.store(this.words, slotAt(this.layout, slot) + SLOT.STATE, this.#done);
     this.#publish(slot);
   }
 
@@ -207,6 +202,16 @@ export class RingConsumer {
   /** Says which process this lane has; 0 for none. */
   noteProcess(pid: number): void {
     Atomics.store(this.words, this.#record + LANE.PROCESS, pid);
+  }
+
+  /** Leaves the descriptor whose closing ends this lane's process, for whoever has to end it. */
+  noteLifeline(descriptor: number): void {
+    Atomics.store(this.words, this.#record + LANE.LIFELINE, descriptor + 1);
+  }
+
+  /** That descriptor, to be closed; `NOTHING` if the host has taken it, or there is none. */
+  takeLifeline(): number {
+    return Atomics.exchange(this.words, this.#record + LANE.LIFELINE, 0) - 1;
   }
 
   /** Counts this lane among those that hold the library open. */

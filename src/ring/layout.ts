@@ -73,7 +73,9 @@ export const CONTROL = {
   HEAD: 1 * LINE_WORDS,
   /**
    * The request ledger: bit 0 is set once the version takes no more requests; the bits above count
-   * what is in flight. The host adds; whoever executed the request subtracts.
+   * what is in flight. The host alone writes it: it subtracts when it learns that a request has been
+   * executed, never will be, or has died with its lane. A lane that subtracted could die right before
+   * or right after, and nobody could tell which.
    */
   LEDGER: 2 * LINE_WORDS,
   /** 1 while a doorbell message is on its way to the host. Lanes set, host clears. */
@@ -161,6 +163,11 @@ export const LANE = {
   HOLDING: 4,
   /** Process id of the lane's process; 0 if there is none. Lane writes, host reads. */
   PROCESS: 5,
+  /**
+   * Descriptor whose closing ends the lane's process, plus 1; 0 if there is none. The lane writes it;
+   * whoever takes it away, lane or host, closes it.
+   */
+  LIFELINE: 6,
   /**
    * The slot that the lane took last or was about to take, plus 1; 0 if none yet. Lane writes, host reads if the lane dies. Far from WAIT, which the
    * host reads with every request.

@@ -182,8 +182,8 @@ export class RingProducer {
   }
 
   /**
-   * Calls `settle` with each slot that is done, once. The caller reads it and gives it back with
-   * `freeSlot`.
+   * Calls `settle` with each slot that is done, once. It is no longer in flight then. The caller reads
+   * it and gives it back with `freeSlot`.
    */
   collect(settle: (slot: number) => void): void {
     // Cleared before the bitmap is read: a slot done after this rings again, one done before is seen.
@@ -204,7 +204,10 @@ export class RingProducer {
       while (bits !== 0) {
         const bit = 31 - Math.clz32(bits & -bits);
         bits &= bits - 1;
-        settle(word * 32 + bit);
+        const slot = word * 32 + bit;
+        // What was withdrawn has left the ledger already.
+        if (words[slotAt(layout, slot) + SLOT.STATUS] !== STATUS.WITHDRAWN) this.release();
+        settle(slot);
       }
     }
   }
@@ -300,8 +303,10 @@ export class RingProducer {
   }
 
   /**
-   * Cleans up after a lane whose thread has ended without leaving its loop. Returns the slot whose call
-   * died with it, for the caller to settle and free; `NO_SLOT` if none was running.
+   * Cleans up after a lane whose thread has ended without leaving its loop, wherever it was. Returns
+   * the slot whose call died with it, for the caller to settle and free; `NO_SLOT` if none was running.
+   * The caller must `collect` before and after: before, so that what the lane has completed is not
+   * taken for what it was completing; after, because that is found here.
    */
   bury(lane: number): number {
     const at = laneAt(this.layout, lane);
@@ -322,9 +327,17 @@ export class RingProducer {
         if (laneIn(word) !== lane) return NO_SLOT; // Only noted: another lane was faster.
         this.release();
         return slot;
+      case STATE.DONE:
+        // It died before it could say that the slot is done. A bit that is set twice is one bit.
+        if (laneIn(word) === lane) this.#markDone(slot);
+        return NO_SLOT;
       default:
         return NO_SLOT;
     }
+  }
+
+  #markDone(slot: number): void {
+    Atomics.or(this.words, this.layout.bitmapWords + (slot >> 5), 1 << (slot & 31));
   }
 
   /** What a dead lane did to the library, and its hold (1 or 0) on it, end with it. */
@@ -341,6 +354,13 @@ export class RingProducer {
   /** Process id of a lane's process; 0 if there is none. */
   processOf(lane: number): number {
     return Atomics.load(this.words, laneAt(this.layout, lane) + LANE.PROCESS);
+  }
+
+  /** The descriptor whose closing ends a lane's process, to be closed; null if there is none. */
+  takeLifeline(lane: number): number | null {
+    const at = laneAt(this.layout, lane) + LANE.LIFELINE;
+    const noted = Atomics.exchange(this.words, at, 0);
+    return noted === 0 ? null : noted - 1;
   }
 
   /** For the end of the process: keeps lanes from entering koffi. */

@@ -100,29 +100,10 @@ export const ringMutations: readonly RingMutation[] = [
   consumer(
     'one request',
     'a slot is marked done after it can be seen',
-    `Atomics.store(words, slotAt(this.layout, slot) + SLOT.STATE, this.#done);
-        // Lowered before the host can see the slot, so that a version whose slots have all been settled
-        // has nothing in flight. From here to the end nothing allocates: a lane that hits its heap limit
-        // dies before or after these lines, not between them.
-        Atomics.sub(words, CONTROL.LEDGER, LEDGER_ONE);
-        this.#publish(slot);`,
-    `Atomics.sub(words, CONTROL.LEDGER, LEDGER_ONE);
-        this.#publish(slot);
-        Atomics.store(words, slotAt(this.layout, slot) + SLOT.STATE, this.#done);`,
-  ),
-  consumer(
-    'a closed ledger',
-    'the ledger is lowered after the slot can be seen',
-    `Atomics.sub(words, CONTROL.LEDGER, LEDGER_ONE);
+    `Atomics.store(this.words, slotAt(this.layout, slot) + SLOT.STATE, this.#done);
         this.#publish(slot);`,
     `this.#publish(slot);
-        Atomics.sub(words, CONTROL.LEDGER, LEDGER_ONE);`,
-  ),
-  consumer(
-    'one request',
-    'the ledger is not lowered',
-    `Atomics.sub(words, CONTROL.LEDGER, LEDGER_ONE);`,
-    ``,
+        Atomics.store(this.words, slotAt(this.layout, slot) + SLOT.STATE, this.#done);`,
   ),
   consumer(
     'two requests',
@@ -291,6 +272,20 @@ export const ringMutations: readonly RingMutation[] = [
     `let bits = Atomics.exchange(words, index, 0);`,
     `let bits = Atomics.load(words, index);`,
   ),
+  producer(
+    'one request',
+    'what was completed stays in flight',
+    `if (words[slotAt(layout, slot) + SLOT.STATUS] !== STATUS.WITHDRAWN)
+                    this.release();`,
+    ``,
+  ),
+  producer(
+    'one given up',
+    'what was withdrawn leaves the ledger twice',
+    `if (words[slotAt(layout, slot) + SLOT.STATUS] !== STATUS.WITHDRAWN)
+                    this.release();`,
+    `this.release();`,
+  ),
   // ---- Stopping, dismissing, mail ----
   producer(
     'a closed ledger',
@@ -356,6 +351,20 @@ export const ringMutations: readonly RingMutation[] = [
     `this.release();
                 return slot;`,
     `return slot;`,
+  ),
+  producer(
+    'a lane dies',
+    'what a lane was completing when it died is forgotten',
+    `if (laneIn(word) === lane)
+                    this.#markDone(slot);`,
+    ``,
+  ),
+  producer(
+    'a lane dies, its slot is used again',
+    'what another lane completes is marked for a dead one',
+    `if (laneIn(word) === lane)
+                    this.#markDone(slot);`,
+    `this.#markDone(slot);`,
   ),
   // ---- The library ----
   consumer(

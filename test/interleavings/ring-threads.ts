@@ -5,18 +5,10 @@
  */
 
 import type { NOTHING as Nothing } from '../../src/ring/consumer.js';
-import {
-  ROOM_BYTES,
-  requestRoomAt,
-  SLOT,
-  STATE,
-  STATUS,
-  slotAt,
-  stateIn,
-} from '../../src/ring/layout.js';
+import { ROOM_BYTES, requestRoomAt, SLOT, STATUS, slotAt } from '../../src/ring/layout.js';
 import type { RingProducer } from '../../src/ring/producer.js';
 import type { Thread } from './explore.js';
-import type { Access, Machine } from './machine.js';
+import type { Machine } from './machine.js';
 import type { ConsumerState, ProducerState, RingClasses } from './ring-source.js';
 
 /** What the host does, in this order. Requests have numbers from 0. */
@@ -242,6 +234,7 @@ class Host {
     const own = this.#own;
     this.#collect();
     const slot = ring.bury(lane);
+    this.#collect();
     if (slot !== NO_SLOT) {
       const request = own.bySlot[slot] ?? null;
       if (request === null) throw new Error(`slot ${slot} died and has no request`);
@@ -299,17 +292,12 @@ export function laneThread(
   lane: number,
   { watches, mortal }: LaneOptions,
 ): Thread<LaneMemory> {
-  const { machine, classes, lanes, limit } = scene;
+  const { machine, classes, lanes } = scene;
   const ring = new classes.RingConsumer(
     null as unknown as SharedArrayBuffer,
     { slots: SHAPE_SLOTS, lanes },
     lane,
     () => machine.post(MESSAGE.bell(lane)),
-  );
-  const stateWords = new Set(
-    Array.from({ length: limit }, (_, slot) =>
-      machine.wordAt(slotAt(ring.layout, slot) + SLOT.STATE),
-    ),
   );
   return {
     name: `lane ${lane}`,
@@ -323,7 +311,7 @@ export function laneThread(
       own.watches = ring.$watches;
       return own;
     },
-    mayDie: ({ phase }, past) => mortal && phase !== 'leave' && !publishes(past, stateWords),
+    mayDie: ({ phase }) => mortal && phase !== 'leave',
   };
 }
 
@@ -377,18 +365,6 @@ function serve(
   else if (waitsForNext === request - 1) machine.post(MESSAGE.ran(request));
   words[responseWord(ring, slot)] = responseOf(request);
   words[slotAt(layout, slot) + SLOT.STATUS] = STATUS.OK;
-}
-
-/** From marking a slot done to ringing for it nothing allocates, so that no thread ends there by itself. */
-function publishes(past: readonly Access[], stateWords: ReadonlySet<number>): boolean {
-  let publishing = false;
-  for (const { kind, at, value, expected, result } of past) {
-    if (stateWords.has(at) && stateIn(value) === STATE.DONE) {
-      publishing = kind === 'store' || result === expected;
-    }
-    if (kind === 'exchange') publishing = false;
-  }
-  return publishing;
 }
 
 type Ring = Pick<RingProducer, 'layout'>;

@@ -1,5 +1,7 @@
 /** Lanes that are replaced although nothing is wrong with them: no request notices. */
 
+import { readdir, rename } from 'node:fs/promises';
+import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import type { HandlerRegistry, RegistryOptions } from '../../src/index.js';
 import { outcome } from '../support/outcomes.js';
@@ -84,6 +86,30 @@ for (const isolation of MODES) {
     t.is(await running, 'released');
   });
 }
+
+inProcesses(
+  'replacements that cannot start: the worn lanes serve on, until it works again',
+  async (t) => {
+    const options: RegistryOptions = { isolation: 'process', preflight: false, crashLoopAfter: 1 };
+    const { registry, cacheDir } = await openRegistry(t, { ...options, recycleAfterMs: 50 });
+    await registry.load('own_process');
+    const files = await readdir(cacheDir, { recursive: true });
+    const copy = join(cacheDir, files.find((name) => name.endsWith('.so')) ?? '');
+    await rename(copy, `${copy}.away`);
+    const failed: unknown[] = [];
+    const loops: unknown[] = [];
+    registry.on('laneExited', ({ error }) => failed.push(error));
+    registry.on('crashLoop', (loop) => loops.push(loop));
+    // What is answered in between makes no difference.
+    while (failed.length < 3) t.is(await outcome(registry.execute('own_process', {}, 'x')), 'x');
+    t.is(activeStats(registry, 'own_process').refusing, null);
+    t.deepEqual(loops, []);
+    const recycled = new Promise((resolve) => registry.once('laneRecycled', resolve));
+    await rename(`${copy}.away`, copy);
+    t.like(await recycled, { reason: 'age' });
+    t.is(await outcome(registry.execute('own_process', {}, 'x')), 'x');
+  },
+);
 
 inProcesses('a process that has grown too large is replaced between two requests', async (t) => {
   const it = await scene(t, { isolation: 'process', maxRssBytes: 160 * MIB });

@@ -15,6 +15,7 @@ import { plainPlan } from '../../src/library/load-plan.js';
 import type { Prepared } from '../../src/library/prepare/prepare.js';
 import * as systemErrors from '../../src/library/system-errors.js';
 import * as options from '../../src/options.js';
+import * as permission from '../../src/permission.js';
 import * as regions from '../../src/regions.js';
 import * as requestErrors from '../../src/request-errors.js';
 import { NOTHING, RingConsumer } from '../../src/ring/consumer.js';
@@ -199,6 +200,7 @@ export class World {
       './errors.js': errors,
       './library/system-errors.js': systemErrors,
       './options.js': options,
+      './permission.js': permission,
       './regions.js': regions,
       './request-errors.js': requestErrors,
       './ring/producer.js': producer,

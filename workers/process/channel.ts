@@ -27,10 +27,21 @@ export class Channel {
   readonly #ownSleep: number;
   readonly #otherSleep: number;
   readonly #received = new Uint8Array(64);
+  readonly #hasEnded: () => boolean;
   #watches = false;
 
-  constructor(side: 'host' | 'child', words: Int32Array, socket: number) {
+  /**
+   * `hasEnded` tells whether the other process has ended. It is asked whenever reading the socket fails
+   * with EAGAIN: a process that the other one forked may hold its end of the socket open.
+   */
+  constructor(
+    side: 'host' | 'child',
+    words: Int32Array,
+    socket: number,
+    hasEnded: () => boolean = () => false,
+  ) {
     this.#words = words;
+    this.#hasEnded = hasEnded;
     this.#socket = socket;
     const isHost = side === 'host';
     this.#isMine = isHost
@@ -64,7 +75,8 @@ export class Channel {
   /**
    * Blocks this thread until it is this side's turn, and returns which.
    *
-   * @throws {PeerGone} if the other side has closed its end of the socket, as its death does.
+   * @throws {PeerGone} if the other side has closed its end of the socket, as its death does, or has
+   * ended otherwise.
    */
   take(): number {
     const sinceMs = performance.now();
@@ -79,23 +91,30 @@ export class Channel {
       // If the other side has ended the sleep before it began, its byte is on the way and is read here.
       const awake =
         this.#isMine(this.turn) && Atomics.compareExchange(this.#words, this.#ownSleep, 1, 0) === 1;
-      if (!awake) this.#sleep();
+      const ended = !awake && !this.#sleep() && this.#hasEnded();
+      // Looked at last, so that what it did before it ended counts.
       const turn = this.turn;
-      if (!this.#isMine(turn)) continue;
+      if (!this.#isMine(turn)) {
+        if (ended) throw new PeerGone('the other process has ended');
+        continue;
+      }
       this.#watches = performance.now() - sinceMs <= WATCH_MS;
       return turn;
     }
   }
 
-  #sleep(): void {
+  /** Returns whether it was woken; false if nothing has come for a while. */
+  #sleep(): boolean {
     let length: number;
     try {
       length = readSync(this.#socket, this.#received);
     } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EAGAIN') return false;
       if (isGone(error)) throw new PeerGone('the other process has reset the socket');
       throw error;
     }
     if (length === 0) throw new PeerGone('the other process has closed the socket');
+    return true;
   }
 }
 

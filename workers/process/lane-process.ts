@@ -10,7 +10,7 @@ import type { HandlerInfo, LaneTask, LoadFailure, ProcessEnd } from '../../src/l
 import { messageOf } from '../../src/library/system-errors.js';
 import { close } from '../c-functions.js';
 import type { NativeMemory } from '../native-library.js';
-import { reap, startProcess } from '../posix-spawn.js';
+import { pipe, reap, startProcess } from '../posix-spawn.js';
 import { Channel } from './channel.js';
 import { DOUBLE, type LaneMemory, laneMemoryLayout, mapLaneMemory, TURN } from './lane-memory.js';
 import { createMemory, socketPair, unmapMemory } from './posix.js';
@@ -20,6 +20,8 @@ const program = fileURLToPath(new URL('./program.js', import.meta.url));
 
 /** How often it is looked whether a process that should end has ended. */
 const LOOK_MS = 1;
+/** The same for one that should not, while its answer is waited for. */
+const SILENCE_MS = 100;
 
 const decoder = new TextDecoder();
 
@@ -35,15 +37,14 @@ export class LaneProcess {
   readonly #socket: number;
   /** /proc/<pid>/statm, or null where there is none. */
   readonly #statm: number | null;
-  readonly #onEnd: () => void;
+  readonly #hooks: LaneProcessHooks;
   /** Null while it runs, as far as it was looked. */
   #end: ProcessEnd | null = null;
 
-  /** Starts it. `onEnd` is called as soon as its process id may be used again. */
-  constructor(task: LaneTask, native: NativeMemory, onEnd: () => void) {
+  constructor(task: LaneTask, native: NativeMemory, hooks: LaneProcessHooks) {
     if (task.process === null) throw new TypeError('the task is for a thread');
     this.#native = native;
-    this.#onEnd = onEnd;
+    this.#hooks = hooks;
     const { name, cancelFlags, env } = task.process;
     const { totalBytes } = laneMemoryLayout(task.maxPayloadBytes);
     const memoryFd = createMemory('changeover-lane', totalBytes);
@@ -52,10 +53,14 @@ export class LaneProcess {
     let socket: number | null = null;
     try {
       this.memory = mapLaneMemory(native, memoryFd, task.maxPayloadBytes);
-      const [near, far] = socketPair();
+      const [near, far] = socketPair(SILENCE_MS);
       opened.push(far);
       socket = near;
-      this.channel = new Channel('host', this.memory.words, near);
+      const [lifelineEnd, lifeline] = pipe();
+      opened.push(lifelineEnd);
+      hooks.noteLifeline(lifeline);
+      const hasEnded = () => this.#look() !== null;
+      this.channel = new Channel('host', this.memory.words, near, hasEnded);
       const programTask: ProgramTask = {
         lane: name,
         hostPid: process.pid,
@@ -65,10 +70,11 @@ export class LaneProcess {
         cancelFlagsBytes: cancelFlags.byteLength,
       };
       // In the order of program-task.ts. Output of the handler goes where a thread's would.
-      const descriptors = [null, 1, 2, far, memoryFd, cancelFlags.descriptor];
+      const descriptors = [null, 1, 2, far, memoryFd, cancelFlags.descriptor, lifelineEnd];
       this.pid = this.#start(programTask, env, descriptors);
     } catch (error) {
       if (socket !== null) close(socket);
+      this.#cutLifeline();
       throw error;
     } finally {
       for (const descriptor of opened) close(descriptor);
@@ -150,7 +156,14 @@ export class LaneProcess {
   /** Ends it whatever it does. What it has died of before is what is reported. */
   async kill(): Promise<ProcessEnd> {
     // Until it has been looked at, its id is its own, also if it has ended.
-    if (this.#look() === null) process.kill(this.pid, 'SIGKILL');
+    if (this.#look() === null) {
+      try {
+        process.kill(this.pid, 'SIGKILL');
+      } catch {
+        // This process has become another user's since.
+        this.#cutLifeline();
+      }
+    }
     const end = await this.#ended(Number.POSITIVE_INFINITY);
     assert(end !== null, 'what is killed ends');
     return end;
@@ -169,17 +182,33 @@ export class LaneProcess {
     if (this.#end !== null) return this.#end;
     const exit = reap(this.pid);
     if (exit === null) return null;
-    this.#onEnd();
+    this.#hooks.ended();
     this.#end = { exitCode: null, signal: null, reason: null, ...exit };
     return this.#end;
   }
 
+  #cutLifeline(): void {
+    const descriptor = this.#hooks.takeLifeline();
+    if (descriptor !== -1) close(descriptor);
+  }
+
   /** Gives back what it took here. The process must have ended. */
   release(): void {
+    this.#cutLifeline();
     close(this.#socket);
     if (this.#statm !== null) closeSync(this.#statm);
     unmapMemory(this.memory.address, this.memory.layout.totalBytes);
   }
+}
+
+/** What a lane keeps of its process where the host finds it. */
+export interface LaneProcessHooks {
+  /** Its process id may be used again. */
+  ended(): void;
+  /** A descriptor: closing it ends the process. */
+  noteLifeline(descriptor: number): void;
+  /** That descriptor, to be closed; -1 if somebody else has taken it. */
+  takeLifeline(): number;
 }
 
 function openStatm(pid: number): number | null {

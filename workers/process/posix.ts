@@ -4,7 +4,7 @@
  */
 
 import { strict as assert } from 'node:assert';
-import { ftruncateSync } from 'node:fs';
+import { ftruncateSync, readSync } from 'node:fs';
 import { reserveShared } from '../../src/shared-memory.js';
 import { bind, checked, close } from '../c-functions.js';
 import type { NativeMemory } from '../native-library.js';
@@ -20,6 +20,16 @@ const MFD_CLOEXEC = 1;
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const SOCK_CLOEXEC = 0x80000;
+const SOL_SOCKET = 1;
+const SO_RCVTIMEO = 20;
+const F_SETFD = 2;
+const FD_CLOEXEC = 1;
+const F_SETFL = 4;
+const F_SETOWN = 8;
+const F_SETSIG = 10;
+const O_NONBLOCK = 0o4000;
+const O_ASYNC = 0o20000;
+const SIGKILL = 9;
 
 type Mmap = (
   address: number,
@@ -83,15 +93,60 @@ export function mapForReading(descriptor: number, byteLength: number): number {
   return address;
 }
 
-/** Two connected sockets that block and that no other program inherits. */
-export function socketPair(): [number, number] {
+/**
+ * Two connected sockets that block and that no other program inherits. Reading from the first one
+ * fails with EAGAIN after `silenceMs`, so that its reader can look whether the other side still lives.
+ */
+export function socketPair(silenceMs: number): [number, number] {
   const ends = new Int32Array(2);
   type Create = (family: number, type: number, protocol: number, ends: Int32Array) => number;
   const create = bind<Create>('socketpair', 'int', ['int', 'int', 'int', 'int *']);
   checked('socketpair', create(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) === 0);
   const [near, far] = ends;
   assert(near !== undefined && far !== undefined);
+  const time = BigInt64Array.of(
+    BigInt(Math.floor(silenceMs / 1000)),
+    BigInt(silenceMs % 1000) * 1000n,
+  );
+  type SetOption = (
+    socket: number,
+    level: number,
+    name: number,
+    value: BigInt64Array,
+    length: number,
+  ) => number;
+  const parameters = ['int', 'int', 'int', 'int64_t *', 'uint32_t'];
+  const set = bind<SetOption>('setsockopt', 'int', parameters);
+  checked('setsockopt', set(near, SOL_SOCKET, SO_RCVTIMEO, time, time.byteLength) === 0);
   return [near, far];
+}
+
+/** Keeps programs that the handler starts from inheriting a descriptor. A mere fork(2) has it still. */
+export function closeInPrograms(descriptor: number): void {
+  checked('fcntl', fcntl(descriptor, F_SETFD, FD_CLOEXEC) !== -1);
+}
+
+/**
+ * Has the kernel kill this process when the other end of a pipe is closed, also in the middle of native
+ * code (fcntl(2), F_SETSIG). The signal comes from this process itself, so that it is allowed whatever
+ * user the host has become. Returns whether the other end is still open.
+ */
+export function endWithPipe(descriptor: number): boolean {
+  checked('fcntl', fcntl(descriptor, F_SETOWN, process.pid) !== -1);
+  checked('fcntl', fcntl(descriptor, F_SETSIG, SIGKILL) !== -1);
+  checked('fcntl', fcntl(descriptor, F_SETFL, O_ASYNC | O_NONBLOCK) !== -1);
+  // It may have been closed before this process could ask.
+  try {
+    return readSync(descriptor, new Uint8Array(1)) !== 0;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+    return true;
+  }
+}
+
+/** fcntl is variadic, which on the platforms that Node has for Linux is called like any other function. */
+function fcntl(descriptor: number, command: number, value: number): number {
+  return bind('fcntl', 'int', ['int', 'int', 'int'])(descriptor, command, value);
 }
 
 /**

@@ -24,6 +24,7 @@ import { DOUBLE, mapLaneMemory, TURN, WORD } from './lane-memory.js';
 import * as posix from './posix.js';
 import {
   CANCEL_FLAGS_FD,
+  LIFELINE_FD,
   MEMORY_FD,
   type ProgramTask,
   SOCKET_FD,
@@ -43,6 +44,9 @@ const exit = bindExit();
 // A terminal's Ctrl-C and a service manager's SIGTERM go to every process of the group. It is the host that decides when requests end.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
 endWithParent(task.hostPid);
+if (!posix.endWithPipe(LIFELINE_FD)) exit(1);
+posix.closeInPrograms(LIFELINE_FD);
+posix.closeInPrograms(SOCKET_FD);
 posix.endWithThisThread(THREAD_ENDED_CODE);
 
 const memory = mapLaneMemory(native, MEMORY_FD, task.maxPayloadBytes);
