@@ -129,9 +129,9 @@ test.serial('timeouts, in both phases, and the call that is abandoned', async (t
   t.like(await queued, { phase: 'queued' });
   t.like(await running, { phase: 'running' });
   t.deepEqual(events, [
+    ['timeout', { ...ofVersion(1), phase: 'queued', timeoutMs: 1 }],
     ['timeout', { ...ofVersion(1), phase: 'running', timeoutMs: 600_000 }],
     ['abandoned', { ...ofVersion(1), lane: 0 }],
-    ['timeout', { ...ofVersion(1), phase: 'queued', timeoutMs: 1 }],
   ]);
   held.open();
 });
