@@ -479,7 +479,7 @@ export class Version implements LoadedHandler {
     const { ownLibraries, lasting } = this.#prepared;
     const libraries = [
       handler,
-      ...ownLibraries.map((each) => fateOf(each, maps, this.#whyKept(each.path) ?? STILL_MAPPED)),
+      ...ownLibraries.map((each) => fateOf(each, maps, this.#whyMapped(each.path))),
       ...this.#keptOfSystem().map((each) => fateOf(each, maps, each.reason)),
       // In a process of its own, it has gone with that.
       ...lasting.map((each) => fateOf(each, maps, KEPT_MAPPED)),
@@ -504,6 +504,10 @@ export class Version implements LoadedHandler {
       .map(({ path, reason }) => ({ name: basename(path), path, reason }));
   }
 
+  #whyMapped(path: string): string {
+    return this.#whyKept(path) ?? this.#prepared.whyMapped.get(path) ?? STILL_MAPPED;
+  }
+
   /** Why the library itself is still mapped after its last lane has unloaded it. */
   #whyResident(): string {
     const kept = this.#whyKept(this.#copy.path);
@@ -513,6 +517,8 @@ export class Version implements LoadedHandler {
       const { count, libraries } = sharedStatics;
       return `it shares ${count} unique symbol${count === 1 ? '' : 's'} (C++ inline or template statics) with ${libraries.join(', ')}`;
     }
+    const told = this.#prepared.whyMapped.get(this.#copy.path);
+    if (told !== undefined) return told;
     if (obstacle !== null) return `${STILL_MAPPED} (its copy was not changed: ${obstacle})`;
     return STILL_MAPPED;
   }
@@ -581,7 +587,7 @@ export class Version implements LoadedHandler {
 }
 
 const STILL_MAPPED =
-  'the library is still mapped after its last lane has unloaded it: it is marked never to be unloaded, has thread-locals with destructors, or holds itself; see docs/abi.md';
+  'the library is still mapped after its last lane has unloaded it, and its file does not say why: something that it has opened or registered may hold it; see docs/abi.md';
 const KEPT_MAPPED =
   'its threads or statics outlive their users, so it is mapped for good (runtime)';
 

@@ -54,6 +54,14 @@ const THREAD_STARTERS = new Map([
 
 const MAX_NAMES = 5;
 
+/** Which signals: those of the os/signal package's documentation, "Non-Go programs that call Go code", and seen so. */
+const GO_RUNTIME: Warning = {
+  code: 'go-runtime',
+  message:
+    'holds a Go runtime: in a thread it takes SIGSEGV, SIGBUS, SIGFPE, SIGPIPE and SIGURG from the process, starts threads that have no end, and is never unloaded, so that each version leaves its own',
+  fix: "load it with isolation: 'process', where all of that ends with the lane",
+};
+
 /** Symbols that others can see and that the ABI has no use for. */
 export function strayExports(elf: ElfFacts): string[] {
   return elf.exported
@@ -61,11 +69,20 @@ export function strayExports(elf: ElfFacts): string[] {
     .filter((name) => !HANDLER_SYMBOLS.has(name) && !LINKER_SYMBOLS.has(name));
 }
 
+/**
+ * What C++ compilers emit of the standard library's templates wherever these are used, visible whatever the flags: names in `std` and
+ * `__gnu_cxx` by the Itanium C++ ABI, with the prefixes of tables, guards and statics of functions. They are the same in all libraries.
+ */
+const STANDARD_TEMPLATE = /^_Z(?:T[VTIS]|GV|Z)*N?[VK]*(?:S[tabsiod]|9__gnu_cxx)/;
+
 export function elfAdvice(elf: ElfFacts): Warning[] {
+  const { go, neverUnloaded, threadLocals } = elf.pins;
+  // All else would be said of every library in Go, and its author can change none of it.
+  if (go) return [GO_RUNTIME];
   const warnings: Warning[] = [];
   const warn = (code: string, message: string, fix: string) =>
     warnings.push({ code, message, fix });
-  const stray = strayExports(elf);
+  const stray = strayExports(elf).filter((name) => !STANDARD_TEMPLATE.test(name));
   if (stray.length > 0) {
     warn(
       'exports',
@@ -73,16 +90,15 @@ export function elfAdvice(elf: ElfFacts): Warning[] {
       'compile with -fvisibility=hidden; for static libraries that you link in: -Wl,--exclude-libs,ALL',
     );
   }
-  if (elf.noDelete) {
+  if (neverUnloaded) {
     warn('nodelete', 'is marked never to be unloaded', 'leave out -Wl,-z,nodelete');
   }
   const imported = new Set(elf.imported);
-  const registers = imported.has('__cxa_thread_atexit') || imported.has('__cxa_thread_atexit_impl');
-  if (registers) {
+  if (threadLocals !== null) {
     warn(
       'thread-local-destructors',
-      'has thread-locals with destructors: it stays in memory until a later unload',
-      'keep plain data in thread_local, or none',
+      `has thread-locals with destructors (${threadLocals}): if a lane's own thread has used one, it stays in memory until another library is unloaded`,
+      'nothing if it is one version that stays; else keep plain data in them, or use them in threads of your own alone',
     );
   }
   if (elf.staticTls) {
@@ -168,22 +184,23 @@ export function preparedAdvice({ sharedStatics, dependencies, obstacle }: Prepar
 /** What pre-flight saw, where the file itself has not told it already. */
 export function preflightAdvice(report: PreflightReport, known: readonly Warning[]): Warning[] {
   const warnings: Warning[] = [];
+  const isKnown = (...codes: string[]) => known.some(({ code }) => codes.includes(code));
   const pinning = ['not-changed', 'shared-statics', 'nodelete', 'thread-local-destructors'];
-  if (report.unloads === false && !known.some(({ code }) => pinning.includes(code))) {
+  if (report.unloads === false && !isKnown(...pinning, GO_RUNTIME.code)) {
     warnings.push({
       code: 'not-unloaded',
       message: 'stays in memory after it was unloaded, and so will each new version',
       fix: 'look for the causes above in the libraries that it needs, or for a dlopen of itself',
     });
   }
-  if ((report.threadsLeft ?? 0) > 0) {
+  if ((report.threadsLeft ?? 0) > 0 && !isKnown(GO_RUNTIME.code)) {
     warnings.push({
       code: 'threads-left',
       message: `${report.threadsLeft} of its threads run on after handler_shutdown`,
       fix: 'join every thread in handler_shutdown',
     });
   }
-  if ((report.descriptorsLeft ?? 0) > 0) {
+  if ((report.descriptorsLeft ?? 0) > 0 && !isKnown(GO_RUNTIME.code)) {
     warnings.push({
       code: 'descriptors-left',
       message: `leaves ${report.descriptorsLeft} file descriptors open when it is unloaded`,

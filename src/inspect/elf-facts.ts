@@ -1,7 +1,8 @@
 /** What an ELF file says of itself that its author should know. */
 
-import { DF, DF_1, DT, PF, PT } from '../library/elf/constants.js';
+import { DF, DT, PF, PT } from '../library/elf/constants.js';
 import { type ElfFile, type ElfSymbol, isExported, isImported } from '../library/elf/elf-file.js';
+import { type Pins, pinsOf } from '../library/pins.js';
 
 export interface ElfFacts {
   /** Where it wants its dependencies to be looked for (RPATH, RUNPATH). */
@@ -15,7 +16,8 @@ export interface ElfFacts {
   staticTls: boolean;
   /** Text relocations: code that the loader has to write to. */
   textRelocations: boolean;
-  noDelete: boolean;
+  /** What will keep it in memory. */
+  pins: Pins;
   /** Whether the loader makes its tables read-only when it has filled them in. */
   relro: boolean;
   executableStack: boolean;
@@ -35,7 +37,7 @@ export function elfFacts(elf: ElfFile): ElfFacts {
     threadLocals: elf.segment(PT.TLS) !== undefined,
     staticTls: (flags & DF.STATIC_TLS) !== 0,
     textRelocations: has(DT.TEXTREL) || (flags & DF.TEXTREL) !== 0,
-    noDelete: ((elf.value(DT.FLAGS_1) ?? 0) & DF_1.NODELETE) !== 0,
+    pins: pinsOf(elf),
     relro: elf.segment(PT.GNU_RELRO) !== undefined,
     // Without this header the loader takes the processor's default, which for old ABIs is executable.
     executableStack: stack === undefined || (stack.flags & PF.X) !== 0,

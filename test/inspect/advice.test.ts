@@ -108,6 +108,18 @@ const CASES: Record<string, Case> = {
     codes: ['nodelete'],
     like: { preflight: { unloads: false } },
   },
+  // What the linker of Go puts into every library of its own; of what else it does, Go's authors can change nothing.
+  'a Go runtime': {
+    more: 'HANDLER_EXPORT void crosscall2(void); void crosscall2(void) {}',
+    flags: ['-Wl,-z,nodelete'],
+    codes: ['go-runtime'],
+    like: { preflight: { unloads: false } },
+  },
+  'templates of the standard library': {
+    more: '#include <string>\n#include <vector>\nvoid handler_shutdown() { std::vector<std::string> each(2); each.emplace_back("a"); }',
+    language: 'c++',
+    codes: [],
+  },
   'thread-locals': {
     more: 'static __thread int n; HANDLER_EXPORT void handler_shutdown(void) { n++; }',
     codes: [],

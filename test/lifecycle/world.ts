@@ -152,6 +152,7 @@ const PREPARED: Prepared = {
   sharedStatics: null,
   obstacle: null,
   ownLibraries: [],
+  whyMapped: new Map(),
   lasting: [],
   remove: () => Promise.resolve(),
 };

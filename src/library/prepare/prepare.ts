@@ -21,6 +21,7 @@ import { SHIM_SONAME } from '../binding/shim.js';
 import { cacheAdvice } from '../cache-dir.js';
 import { ElfError } from '../elf/bytes.js';
 import { type LoadPlan, plainPlan } from '../load-plan.js';
+import { whyMapped } from '../pins.js';
 import type { SafetyRules } from '../safety.js';
 import type { LibraryStore, PrivateCopy } from '../store.js';
 import { codeOf, messageOf, quote } from '../system-errors.js';
@@ -60,6 +61,8 @@ export interface Prepared {
   obstacle: string | null;
   /** What comes along and is this version's alone. */
   ownLibraries: OwnLibrary[];
+  /** By the path of a copy: why it may still be mapped once everybody has closed it, if its file tells. */
+  whyMapped: ReadonlyMap<string, string>;
   /** What is mapped for good, with a name that says so to people. */
   lasting: OwnLibrary[];
   /** Removes the copies of what comes along; may be called again. */
@@ -106,6 +109,7 @@ function untouched(copy: PrivateCopy, obstacle: string): Prepared {
     sharedStatics: null,
     obstacle,
     ownLibraries: [],
+    whyMapped: new Map(),
     lasting: [],
     remove: async () => undefined,
   };
@@ -291,6 +295,10 @@ class Preparation {
     const { libraries, sharedStatics, keepMapped, mayUnload, mayStartThreads } = this.#survey;
     const binding = this.#survey.binding.report as BindingReport;
     const alone = [...this.#alone].map((place) => this.#ownLibrary(place));
+    // What is linked never to be unloaded is never unmapped under a thread, nor is what it needs.
+    const own = [0, ...this.#alone]
+      .filter((place) => this.#canUnload(place))
+      .map((place) => (place === 0 ? copy : this.#ownLibrary(place)));
     const shared = libraries.flatMap(({ keepsThreads, isOwn }, place) =>
       keepsThreads && isOwn ? [this.#ownLibrary(place)] : [],
     );
@@ -303,7 +311,7 @@ class Preparation {
       runtimeShim: this.#shim,
       keepMapped: [...keepMapped, ...shared.map(({ path }) => path)],
       loadFirst: this.#loadFirst(),
-      mayUnload: [copy.path, ...alone.map(({ path }) => path), ...mayUnload],
+      mayUnload: this.#canUnload(0) ? [...own.map(({ path }) => path), ...mayUnload] : [],
       mayStartThreads,
     };
     return {
@@ -314,9 +322,25 @@ class Preparation {
       sharedStatics: sharedStaticsOf(sharedStatics),
       obstacle: null,
       ownLibraries: alone,
+      whyMapped: this.#whyMapped(),
       lasting: [...lasting, ...shared],
       remove: () => this.#remove(),
     };
+  }
+
+  #canUnload(place: number): boolean {
+    return this.#library(place).pins?.neverUnloaded !== true;
+  }
+
+  #whyMapped(): Map<string, string> {
+    const reasons = new Map<string, string>();
+    for (const place of [0, ...this.#alone]) {
+      const { pins } = this.#library(place);
+      const path = place === 0 ? this.#parts.copy.path : this.#ownLibrary(place).path;
+      const reason = pins === null ? null : whyMapped(pins);
+      if (reason !== null) reasons.set(path, reason);
+    }
+    return reasons;
   }
 
   #ownLibrary(place: number): OwnLibrary {

@@ -10,6 +10,7 @@ import { Closure, type Library } from '../dependencies/closure.js';
 import { MappedLibraries } from '../dependencies/mapped.js';
 import { LibrarySearch } from '../dependencies/search.js';
 import { ElfFile } from '../elf/elf-file.js';
+import { type Pins, pinsOf } from '../pins.js';
 import { messageOf } from '../system-errors.js';
 
 export interface SurveyTask {
@@ -40,6 +41,8 @@ export interface SurveyedLibrary {
   /** What its copy's search path is to be behind the place of the copies; null if it may stay as it is. */
   search: string[] | null;
   shadowed: Library['shadowed'];
+  /** What will keep it in memory, of itself and of what comes along. */
+  pins: Pins | null;
 }
 
 export interface Survey {
@@ -126,6 +129,7 @@ function describe(
     ),
     search: newSearchPath(library, index === 0),
     shadowed: library.shadowed,
+    pins: library.isOwn || index === 0 ? pinsOf(library.elf) : null,
   }));
   const missing = libraries
     .flatMap(({ needs }) => needs)
@@ -191,6 +195,6 @@ function isHeld(names: ReadonlySet<string>, libraries: MappedLibraries): boolean
 }
 
 function absent(name: string): SurveyedLibrary {
-  const nothing = { needs: [], search: null, shadowed: null };
+  const nothing = { needs: [], search: null, shadowed: null, pins: null };
   return { name, path: null, isOwn: false, keepsThreads: false, names: [name], ...nothing };
 }
