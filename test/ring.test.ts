@@ -6,7 +6,7 @@
 import test, { type ExecutionContext } from 'ava';
 import fc from 'fast-check';
 import { NOTHING, RingConsumer } from '../src/ring/consumer.js';
-import { CONTROL, LANE, laneAt, STATE, WAIT } from '../src/ring/layout.js';
+import { CONTROL, LANE, laneAt, SLOT, STATE, STATUS, slotAt, WAIT } from '../src/ring/layout.js';
 import { NO_SLOT, RingProducer } from '../src/ring/producer.js';
 
 // ---- Stepping --------------------------------------------------------------------------------------
@@ -108,6 +108,13 @@ class World {
     return lane;
   }
 
+  /** As a lane does: a status is written before the slot is handed back. */
+  complete(lane: number, slot: number): void {
+    const { words, layout } = this.ring;
+    words[slotAt(layout, slot) + SLOT.STATUS] = STATUS.OK;
+    this.lane(lane).complete(slot);
+  }
+
   submit(): number {
     const slot = this.ring.takeSlot();
     if (slot === NO_SLOT) throw new Error('no slot');
@@ -169,7 +176,7 @@ test('a request goes through all states', (t) => {
   t.is(ring.laneOf(slot), 1);
   t.false(ring.withdraw(slot));
   t.is(ring.inFlight, 1);
-  world.lane(1).complete(slot);
+  world.complete(1, slot);
   t.is(ring.stateOf(slot), STATE.DONE);
   t.is(ring.inFlight, 1);
   t.is(ring.taken, 1);
@@ -191,7 +198,7 @@ test('a withdrawn request is skipped, and its slot comes back', (t) => {
   t.is(world.lane(0).take(), next);
   world.answerBells();
   t.deepEqual(world.collected, [slot]);
-  world.lane(0).complete(next);
+  world.complete(0, next);
   world.answerBells();
   world.checkEnd(t, 'end');
 });
@@ -220,7 +227,7 @@ for (const start of [2 ** 31 - 5, -5, -(2 ** 31), 2 ** 31 - 1, 0]) {
       t.is(world.ring.takeSlot(), NO_SLOT);
       const taken = submitted.map((_, index) => world.lane(index % 2).take());
       t.deepEqual(taken, submitted);
-      for (const slot of taken) world.lane(0).complete(slot);
+      for (const slot of taken) world.complete(0, slot);
       world.answerBells();
     }
     world.checkEnd(t, 'end');
@@ -232,7 +239,7 @@ test('every slot of many has its own bit', (t) => {
   const submitted = Array.from({ length: 1024 }, () => world.submit());
   for (const slot of submitted) {
     t.is(world.lane(0).take(), slot);
-    world.lane(0).complete(slot);
+    world.complete(0, slot);
     world.answerBells();
     t.is(world.collected.at(-1), slot);
   }
@@ -266,7 +273,7 @@ test('withdraw at each step of take: one of the two wins', (t) => {
     t.is(taken, withdrawn || taken === NOTHING ? NOTHING : slot, `step ${at}`);
     t.is(world.ring.inFlight, withdrawn ? 0 : 1, `step ${at}`);
     outcomes.add(`withdrawn: ${withdrawn}`);
-    if (taken !== NOTHING) world.lane(0).complete(taken);
+    if (taken !== NOTHING) world.complete(0, taken);
     world.finish();
     world.checkEnd(t, `step ${at}`);
   });
@@ -287,7 +294,7 @@ test('take at each step of withdraw: one of the two wins', (t) => {
       },
     );
     t.not(withdrawn, taken === slot, `step ${at}`);
-    if (taken !== NOTHING) world.lane(0).complete(taken);
+    if (taken !== NOTHING) world.complete(0, taken);
     world.finish();
     world.checkEnd(t, `step ${at}`);
   });
@@ -311,7 +318,7 @@ for (const queued of [1, 2, 3]) {
       t.is(taken.length, Math.min(2, queued), `step ${at}: none is lost`);
       t.deepEqual(taken.toSorted(), submitted.slice(0, 2).toSorted(), `step ${at}: the oldest`);
       for (const [lane, slot] of [mine, other].entries()) {
-        if (slot !== NOTHING) world.lane(lane).complete(slot);
+        if (slot !== NOTHING) world.complete(lane, slot);
       }
       world.finish();
       world.checkEnd(t, `step ${at}`);
@@ -332,14 +339,14 @@ test('the queue goes round more than once at each step of take', (t) => {
         for (let turn = 0; turn < 2 * (world.ring.layout.queueMask + 1); turn++) {
           world.submit();
           const slot = world.lane(1).take();
-          world.lane(1).complete(slot);
+          world.complete(1, slot);
           world.answerBells();
         }
       },
     );
     t.not(mine, NOTHING, `step ${at}`);
     t.is(world.ring.stateOf(mine), STATE.RUNNING, `step ${at}`);
-    world.lane(0).complete(mine);
+    world.complete(0, mine);
     world.finish();
     world.checkEnd(t, `step ${at}`);
   });
@@ -353,12 +360,12 @@ for (const apart of [1, 31]) {
       const submitted = Array.from({ length: 40 }, () => world.submit());
       for (const slot of submitted) t.is(world.lane(0).take(), slot);
       const [first, second] = [submitted[0] ?? 0, submitted[apart] ?? 0];
-      world.lane(0).complete(first);
+      world.complete(0, first);
       world.bells -= 1;
       interleave(
         () => world.collect(),
         () => {
-          world.lane(1).complete(second);
+          world.complete(1, second);
         },
       );
       // Whether it was seen or not: a doorbell is on its way, or it has been collected.
@@ -379,9 +386,9 @@ test('the host collects at each step of complete', (t) => {
     const slots = [world.submit(), world.submit()];
     for (const slot of slots) t.is(world.lane(0).take(), slot);
     const [first = 0, second = 0] = slots;
-    world.lane(1).complete(first);
+    world.complete(1, first);
     interleave(
-      () => world.lane(0).complete(second),
+      () => world.complete(0, second),
       () => {
         world.answerBells();
         // What can be seen to be done is not in flight any more.
@@ -603,7 +610,7 @@ test('any order of operations: each request comes out once, and the ledger is ri
             case 'complete': {
               const slot = running[op.lane];
               if (slot === null || slot === undefined) break;
-              world.lane(op.lane).complete(slot);
+              world.complete(op.lane, slot);
               running[op.lane] = null;
               done.add(slot);
               completed.add(slot);
@@ -646,10 +653,10 @@ test('any order of operations: each request comes out once, and the ledger is ri
           }
         }
         for (const [lane, slot] of running.entries()) {
-          if (slot !== null) world.lane(lane).complete(slot);
+          if (slot !== null) world.complete(lane, slot);
         }
         for (let slot = world.lane(0).take(); slot !== NOTHING; slot = world.lane(0).take()) {
-          world.lane(0).complete(slot);
+          world.complete(0, slot);
         }
         ring.collect((slot) => ring.freeSlot(slot));
         if (ring.taken > 0) throw new Error('a slot is lost');
