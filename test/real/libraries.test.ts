@@ -12,9 +12,16 @@ import { runRow } from './run.js';
 /** Each has threads or processes of its own besides. */
 const inTurn = atMost(2);
 
-for (const library of libraries) {
-  const missing = process.platform === 'linux' ? await missingPackages(library.needs) : ['Linux'];
-  const declare = needs(`the packages ${missing.join(', ')}`, missing.length === 0);
+// Known before the first test is declared: ava wants them all in one go.
+const missing = await Promise.all(
+  libraries.map((library) =>
+    process.platform === 'linux' ? missingPackages(library.needs) : ['Linux'],
+  ),
+);
+
+for (const [place, library] of libraries.entries()) {
+  const lacking = missing[place] ?? [];
+  const declare = needs(lacking.join(', '), lacking.length === 0);
   for (const isolation of ['thread', 'process'] as const) {
     declare(`${library.name}: ${isolation}`, async (t) => {
       t.timeout(600_000);

@@ -117,9 +117,13 @@ function told(row: Row): string {
   return [`${isRight(row) ? '✔' : '✘'} ${library}, ${isolation}: ${notes}`, ...wrong].join('\n');
 }
 
-/** Of the packages, where there is a package manager of Debian's to ask. */
+/** Of the packages that are here, where there is a package manager of Debian's to ask. */
 async function versionsOf(asked: readonly Library[]): Promise<Record<string, string>> {
-  const names = [...new Set(asked.flatMap(({ needs }) => needs.map((need) => need.package)))];
+  const needed = asked.flatMap(({ needs }) => needs);
+  const missing = await missingPackages(needed);
+  const names = [...new Set(needed.map((need) => need.package))].filter(
+    (name) => !missing.includes(name),
+  );
   const versions: Record<string, string> = {};
   for (const name of names.sort()) {
     try {
@@ -130,6 +134,11 @@ async function versionsOf(asked: readonly Library[]): Promise<Record<string, str
     } catch {
       // It came by another way; then the page gives no version.
     }
+  }
+  // Rust comes by other ways than Debian's more often than not.
+  if (names.includes('rustc')) {
+    const said = await output([process.env['RUSTC'] ?? 'rustc', '--version'], Buffer.alloc(0));
+    versions['rustc'] = said.toString().split(' ')[1] ?? '';
   }
   return versions;
 }

@@ -37,14 +37,34 @@ export async function runRow(library: Library, isolation: Isolation, size: Size)
   }
 }
 
+interface Prepared {
+  built: { 1: string; 2: string };
+  requests: { usual: Buffer; large: Buffer };
+  inspected: Verdict;
+}
+
+const prepared = new Map<string, Promise<Prepared>>();
+
+/** What is the same in threads and in processes, once. */
+function preparedOf(library: Library): Promise<Prepared> {
+  const made = prepared.get(library.name) ?? prepare(library);
+  prepared.set(library.name, made);
+  return made;
+}
+
+async function prepare(library: Library): Promise<Prepared> {
+  const built = await buildBoth(library);
+  const requests = await library.requests();
+  return { built, requests, inspected: await inspect(library, built[1], requests.usual) };
+}
+
 async function runIn(
   scratch: string,
   library: Library,
   isolation: Isolation,
   size: Size,
 ): Promise<Row> {
-  const built = await buildBoth(library);
-  const requests = await library.requests();
+  const { built, requests, inspected } = await preparedOf(library);
   const at = (name: string) => join(scratch, name);
   const task: Task = {
     libraries: [built[1], built[2]],
@@ -61,7 +81,6 @@ async function runIn(
   await writeFile(task.usualPath, requests.usual);
   await writeFile(task.largePath, requests.large);
   await mkdir(task.cacheDir, { mode: 0o700 });
-  const inspected = await inspect(library, built[1], task.usualPath);
   const ended = await runHost(task);
   const left = await readdir(task.cacheDir);
   const agrees = async (request: Buffer, path: string) =>
@@ -246,7 +265,18 @@ interface Inspected {
   warnings: { code: string }[];
 }
 
-async function inspect(library: Library, path: string, requestPath: string): Promise<Verdict> {
+async function inspect(library: Library, path: string, request: Buffer): Promise<Verdict> {
+  const scratch = await mkdtemp(join(tmpdir(), 'changeover-real-'));
+  try {
+    const requestPath = join(scratch, 'request');
+    await writeFile(requestPath, request);
+    return await inspectWith(library, path, requestPath);
+  } finally {
+    await rm(scratch, { recursive: true, force: true });
+  }
+}
+
+async function inspectWith(library: Library, path: string, requestPath: string): Promise<Verdict> {
   const args = [commandLine, 'inspect', path, '--json', '--self-test', requestPath];
   const [code, stdout] = await new Promise<[number | string, string]>((resolve) => {
     execFile(process.execPath, args, (error, text) => resolve([error?.code ?? 0, text]));

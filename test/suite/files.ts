@@ -13,6 +13,7 @@ const ALONE: readonly string[] = [
   'test/bench/load.test.ts',
   'test/demo.test.ts',
   'test/process-exit.test.ts',
+  'test/real/libraries.test.ts',
   'test/reliability/cells.test.ts',
   'test/soak/soak.test.ts',
   'test/swap-under-load.test.ts',
