@@ -28,6 +28,11 @@ export interface ThreadsInside {
   unknown: number;
 }
 
+interface Look extends ThreadsInside {
+  /** Whether threads that are unknown now may show later where they are. */
+  mayTell: boolean;
+}
+
 export interface LookOptions {
   files: readonly string[];
   /** Which threads are lanes; null if this process has none. */
@@ -51,32 +56,30 @@ export function threadsInside(options: LookOptions): ThreadsInside {
   const startedMs = performance.now();
   const cleared = new Set<string>();
   for (;;) {
-    const seen = look(options, cleared);
-    const patienceMs = seen.byFile.size > 0 ? END_MS : seen.unknown > 0 ? RUN_MS : 0;
-    if (performance.now() - startedMs >= patienceMs) return seen;
+    const { mayTell, ...seen } = look(options, cleared);
+    const { byFile, unknown } = seen;
+    const patienceMs = unknown > 0 && mayTell ? RUN_MS : unknown > 0 ? END_MS : 0;
+    if (performance.now() - startedMs >= (byFile.size > 0 ? END_MS : patienceMs)) return seen;
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOOK_MS);
   }
 }
 
 /** `cleared` are threads that were seen to be elsewhere: one of the library's has a function of it to return to wherever it waits. */
-function look(
-  { files, laneThreads, sinceSeconds }: LookOptions,
-  cleared: Set<string>,
-): ThreadsInside {
+function look({ files, laneThreads, sinceSeconds }: LookOptions, cleared: Set<string>): Look {
   const mappings = readMappings();
   const code = mappings.filter(({ path, isCode }) => isCode && files.includes(path));
   const byFile = new Map<string, number>();
   let unknown = 0;
-  const memory = openSync('/proc/self/mem', 'r');
+  const memory = openMemory();
   try {
     for (const name of readdirSync('/proc/self/task')) {
       const key = threadKey(Number(name));
       if (key === null || key.isEnding || isLane(key, laneThreads)) continue;
       const identity = `${key.id} ${key.startedTicks}`;
       if (cleared.has(identity)) continue;
-      const place = placeOf(key.id);
+      const place = memory === null ? 'unknown' : placeOf(key.id);
       if (place === 'gone') continue;
-      if (place === 'unknown') {
+      if (memory === null || place === 'unknown') {
         // Rounded by the system, so one more tick.
         if ((key.startedTicks + 1) / TICKS_PER_SECOND >= sinceSeconds) unknown += 1;
         continue;
@@ -86,9 +89,23 @@ function look(
       else byFile.set(file, (byFile.get(file) ?? 0) + 1);
     }
   } finally {
-    closeSync(memory);
+    if (memory !== null) closeSync(memory);
   }
-  return { byFile, unknown };
+  return { byFile, unknown, mayTell: memory !== null };
+}
+
+/**
+ * This process's memory, as a file; null if it may not open that. A process that has changed its user, or whose executable has
+ * capabilities, does not own its files in /proc any more (PR_SET_DUMPABLE in prctl(2)).
+ */
+function openMemory(): number | null {
+  try {
+    return openSync('/proc/self/mem', 'r');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'EACCES' && code !== 'EPERM') throw error;
+    return null;
+  }
 }
 
 /** The main thread calls nothing of a library: in a lane's process and in pre-flight it is the one that looks. */

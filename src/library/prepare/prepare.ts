@@ -82,9 +82,8 @@ export async function prepareLibrary(parts: PrepareParts): Promise<Prepared> {
     survey = await askSurvey({
       copyPath: copy.path,
       sourcePath: copy.sourcePath,
-      libraryPath: inOwnProcess
-        ? (env['LD_LIBRARY_PATH'] ?? process.env['LD_LIBRARY_PATH'] ?? '')
-        : null,
+      libraryPath:
+        (inOwnProcess ? env['LD_LIBRARY_PATH'] : undefined) ?? process.env['LD_LIBRARY_PATH'] ?? '',
       binding,
       inOwnProcess,
     });
