@@ -22,7 +22,7 @@ const TICKS_PER_SECOND = 100;
 const LITTLE = true;
 
 export interface ThreadsInside {
-  /** How many threads are in each file; only files with any are there. */
+  /** How many threads are in each file; only files with any are there. A thread may be in several. */
   byFile: ReadonlyMap<string, number>;
   /** Younger threads of which it cannot be told where they are. */
   unknown: number;
@@ -84,9 +84,9 @@ function look({ files, laneThreads, sinceSeconds }: LookOptions, cleared: Set<st
         if ((key.startedTicks + 1) / TICKS_PER_SECOND >= sinceSeconds) unknown += 1;
         continue;
       }
-      const file = fileIn(place, code, mappings, memory);
-      if (file === null) cleared.add(identity);
-      else byFile.set(file, (byFile.get(file) ?? 0) + 1);
+      const entered = filesIn(place, code, mappings, memory);
+      if (entered.size === 0) cleared.add(identity);
+      for (const file of entered) byFile.set(file, (byFile.get(file) ?? 0) + 1);
     }
   } finally {
     if (memory !== null) closeSync(memory);
@@ -136,17 +136,19 @@ function placeOf(id: number): Place | 'gone' | 'unknown' {
   return { stack, instruction };
 }
 
-/** The file whose code a thread is in or will return to. */
-function fileIn(
+/** The files whose code a thread is in or will return to: the handler too, where it has called a library of its own. */
+function filesIn(
   { instruction, stack }: Place,
   code: readonly Mapping[],
   mappings: readonly Mapping[],
   memory: number,
-): string | null {
-  const inside = (address: number) =>
-    code.find(({ start, end }) => address >= start && address < end)?.path ?? null;
-  const direct = inside(instruction);
-  if (direct !== null) return direct;
+): Set<string> {
+  const entered = new Set<string>();
+  const note = (address: number) => {
+    const found = code.find(({ start, end }) => address >= start && address < end);
+    if (found !== undefined) entered.add(found.path);
+  };
+  note(instruction);
   const top = mappings.find(({ start, end }) => stack >= start && stack < end)?.end ?? stack;
   const length = Math.min(top - stack, MOST_STACK_BYTES);
   const bytes = Buffer.alloc(length);
@@ -154,17 +156,16 @@ function fileIn(
   try {
     read = readSync(memory, bytes, 0, length, stack);
   } catch {
-    return null; // It has ended meanwhile, and its stack with it.
+    return entered; // It has ended meanwhile, and its stack with it.
   }
   const words = new DataView(bytes.buffer, bytes.byteOffset, read);
   for (let at = 0; at + ADDRESS_BYTES <= read; at += ADDRESS_BYTES) {
     const high = words.getUint32(at + 4, LITTLE);
     // Addresses of programs end below this; most words are none.
     if (high === 0 || high > 0x7fff) continue;
-    const file = inside(high * 2 ** 32 + words.getUint32(at, LITTLE));
-    if (file !== null) return file;
+    note(high * 2 ** 32 + words.getUint32(at, LITTLE));
   }
-  return null;
+  return entered;
 }
 
 /** Format: proc_pid_maps(5). */

@@ -3,6 +3,8 @@
 import { statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { fixturesDir } from '../../fixtures/paths.js';
+import { scratch } from '../support/files.js';
+import { compileIn, HANDLER } from '../support/libraries.js';
 import { needs } from '../support/needs.js';
 import { onLinux } from '../support/process.js';
 import { linesOf } from './child.js';
@@ -70,6 +72,44 @@ onLinux(
     ]);
   },
 );
+
+onLinux('a thread that the handler has sent into a library of its own keeps both', async (t) => {
+  const directory = await scratch(t);
+  const dep = await compileIn(directory, {
+    name: 'libpoll.so',
+    code: `#define _POSIX_C_SOURCE 200809L
+      #include <time.h>
+      void poll_once(void);
+      void poll_once(void) { struct timespec time = {0, 1000000}; nanosleep(&time, NULL); }`,
+    flags: ['-Wl,-soname,libpoll.so'],
+  });
+  const handler = await compileIn(directory, {
+    name: 'libhandler_poller.so',
+    code: `${HANDLER}
+      #include <pthread.h>
+      void poll_once(void);
+      static volatile int ticks;
+      static void *poll(void *unused) { for (;;) { poll_once(); ticks++; } return unused; }
+      int32_t handler_init(const handler_context *ctx, handler_response *res) {
+        (void)ctx; (void)res;
+        pthread_t thread;
+        return pthread_create(&thread, NULL, poll, NULL);
+      }
+      int32_t handler_entry(const handler_context *ctx, const handler_request *req, handler_response *res) {
+        (void)ctx; (void)req;
+        return say(res, "ticks", ticks);
+      }`,
+    flags: [dep, '-Wl,-rpath,$ORIGIN', '-pthread'],
+  });
+  const body = `
+    await registry.loadFrom('poller', ${JSON.stringify(handler)});
+    const { library, libraries } = await registry.unload('poller');
+    console.log(library, libraries.map(({ name, fate }) => name + ' ' + fate).join());
+  `;
+  t.deepEqual(await linesOf(t, body, { options: { preflight: false } }), [
+    'resident libhandler_poller.so resident,libpoll.so resident',
+  ]);
+});
 
 onLinux('the same thread in a self-test refuses the library', async (t) => {
   const body = `
