@@ -252,6 +252,47 @@ onLinux('chains of links, of dependencies, and a circle of them', async (t) => {
   t.deepEqual(Object.values(reported(await drained(swap))), ['unloaded', 'unloaded', 'unloaded']);
 });
 
+for (const isolation of ISOLATIONS) {
+  onLinux(
+    `what comes along and needs the handler in turn gets its own: ${isolation}`,
+    async (t) => {
+      const directory = await scratch(t);
+      const soname = '-Wl,-soname,libhandler_x.so';
+      const build = async (number: number): Promise<string> => {
+        // What the plug is linked with; the handler itself takes its place.
+        const stub = await compileIn(directory, {
+          ...numbered(`v${number}/libhandler_x.so`, 'host', 0),
+          flags: [soname],
+        });
+        const plug = await compileIn(directory, {
+          name: `v${number}/libplug.so`,
+          code: 'int host(void); int dep(void); int dep(void) { return host(); }',
+          flags: ['-Wl,-soname,libplug.so', '-Wl,--no-as-needed', ORIGIN, stub],
+        });
+        const { name, code } = using(number, []);
+        const host = `__attribute__((visibility("default"))) int host(void); int host(void) { return ${number}; }`;
+        return compileIn(directory, {
+          name,
+          code: `${code} ${host}`,
+          flags: [soname, ORIGIN, plug],
+        });
+      };
+      const [one, two] = [await build(1), await build(2)];
+      const { registry } = await open(t, { isolation });
+      await registry.loadFrom('x', one);
+      t.is(await ask(registry), 'handler 1 dep 1');
+      const swap = await registry.swapGraceful('x', two);
+      t.is(await ask(registry), 'handler 2 dep 2');
+      // Nothing of the first version is held by the second, and what was deployed was never loaded.
+      t.deepEqual(reported(await drained(swap)), {
+        'libhandler_x.so': 'unloaded',
+        'libplug.so': 'unloaded',
+      });
+      t.deepEqual(await mappedIn(directory), []);
+    },
+  );
+}
+
 onLinux('versions of symbols are those of its own dependency', async (t) => {
   const directory = await scratch(t);
   const { writeFile } = await import('node:fs/promises');

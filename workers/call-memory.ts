@@ -3,10 +3,8 @@
 import { threadId } from 'node:worker_threads';
 import { NOTE, tokenAddress, viewNote } from '../src/call-memory.js';
 import { bind } from './c-functions.js';
-import type { NativeMemory } from './native-library.js';
+import { callHeapBytes, type NativeMemory } from './native-library.js';
 
-/** koffi's own default, `sync_heap_size`. */
-const HEAP_BYTES = 1024 * 1024;
 const O_RDONLY_CLOEXEC = 0o2000000;
 /** More than the file ever has: nine numbers. */
 const LINE_BYTES = 512;
@@ -30,7 +28,7 @@ export function noteCallMemory(
   words[NOTE.STACK] = stackEnd + pageBytes - totalBytes;
   words[NOTE.STACK_BYTES] = totalBytes;
   words[NOTE.HEAP] = heapAddress();
-  words[NOTE.HEAP_BYTES] = HEAP_BYTES;
+  words[NOTE.HEAP_BYTES] = callHeapBytes();
   native.copy(tokenAddress(words), native.addressOf(token), token.length);
   words[NOTE.THREAD_ID] = threadId;
 }

@@ -19,6 +19,9 @@ export const ABI_VERSION = 1;
 export const loadCRuntime = (): LibraryHandle =>
   koffi.load(process.platform === 'win32' ? 'ucrtbase.dll' : null);
 
+/** The heap that koffi has mapped for the calls of this thread, which another version of it may want larger or smaller. */
+export const callHeapBytes = (): number => koffi.config().sync_heap_size ?? 0;
+
 /** What went wrong in the last call of a C function, as errno(3) numbers it. */
 export const lastErrno = (): number => koffi.errno();
 

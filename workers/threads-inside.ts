@@ -22,10 +22,15 @@ const TICKS_PER_SECOND = 100;
 const LITTLE = true;
 
 export interface ThreadsInside {
-  /** How many threads are in each file; only files with any are there. */
+  /** How many threads are in each file; only files with any are there. A thread may be in several. */
   byFile: ReadonlyMap<string, number>;
   /** Younger threads of which it cannot be told where they are. */
   unknown: number;
+}
+
+interface Look extends ThreadsInside {
+  /** Whether threads that are unknown now may show later where they are. */
+  mayTell: boolean;
 }
 
 export interface LookOptions {
@@ -51,44 +56,56 @@ export function threadsInside(options: LookOptions): ThreadsInside {
   const startedMs = performance.now();
   const cleared = new Set<string>();
   for (;;) {
-    const seen = look(options, cleared);
-    const patienceMs = seen.byFile.size > 0 ? END_MS : seen.unknown > 0 ? RUN_MS : 0;
-    if (performance.now() - startedMs >= patienceMs) return seen;
+    const { mayTell, ...seen } = look(options, cleared);
+    const { byFile, unknown } = seen;
+    const patienceMs = unknown > 0 && mayTell ? RUN_MS : unknown > 0 ? END_MS : 0;
+    if (performance.now() - startedMs >= (byFile.size > 0 ? END_MS : patienceMs)) return seen;
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOOK_MS);
   }
 }
 
 /** `cleared` are threads that were seen to be elsewhere: one of the library's has a function of it to return to wherever it waits. */
-function look(
-  { files, laneThreads, sinceSeconds }: LookOptions,
-  cleared: Set<string>,
-): ThreadsInside {
+function look({ files, laneThreads, sinceSeconds }: LookOptions, cleared: Set<string>): Look {
   const mappings = readMappings();
   const code = mappings.filter(({ path, isCode }) => isCode && files.includes(path));
   const byFile = new Map<string, number>();
   let unknown = 0;
-  const memory = openSync('/proc/self/mem', 'r');
+  const memory = openMemory();
   try {
     for (const name of readdirSync('/proc/self/task')) {
       const key = threadKey(Number(name));
       if (key === null || key.isEnding || isLane(key, laneThreads)) continue;
       const identity = `${key.id} ${key.startedTicks}`;
       if (cleared.has(identity)) continue;
-      const place = placeOf(key.id);
+      const place = memory === null ? 'unknown' : placeOf(key.id);
       if (place === 'gone') continue;
-      if (place === 'unknown') {
+      if (memory === null || place === 'unknown') {
         // Rounded by the system, so one more tick.
         if ((key.startedTicks + 1) / TICKS_PER_SECOND >= sinceSeconds) unknown += 1;
         continue;
       }
-      const file = fileIn(place, code, mappings, memory);
-      if (file === null) cleared.add(identity);
-      else byFile.set(file, (byFile.get(file) ?? 0) + 1);
+      const entered = filesIn(place, code, mappings, memory);
+      if (entered.size === 0) cleared.add(identity);
+      for (const file of entered) byFile.set(file, (byFile.get(file) ?? 0) + 1);
     }
   } finally {
-    closeSync(memory);
+    if (memory !== null) closeSync(memory);
   }
-  return { byFile, unknown };
+  return { byFile, unknown, mayTell: memory !== null };
+}
+
+/**
+ * This process's memory, as a file; null if it may not open that. A process that has changed its user, or whose executable has
+ * capabilities, does not own its files in /proc any more (PR_SET_DUMPABLE in prctl(2)).
+ */
+function openMemory(): number | null {
+  try {
+    return openSync('/proc/self/mem', 'r');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'EACCES' && code !== 'EPERM') throw error;
+    return null;
+  }
 }
 
 /** The main thread calls nothing of a library: in a lane's process and in pre-flight it is the one that looks. */
@@ -119,17 +136,19 @@ function placeOf(id: number): Place | 'gone' | 'unknown' {
   return { stack, instruction };
 }
 
-/** The file whose code a thread is in or will return to. */
-function fileIn(
+/** The files whose code a thread is in or will return to: the handler too, where it has called a library of its own. */
+function filesIn(
   { instruction, stack }: Place,
   code: readonly Mapping[],
   mappings: readonly Mapping[],
   memory: number,
-): string | null {
-  const inside = (address: number) =>
-    code.find(({ start, end }) => address >= start && address < end)?.path ?? null;
-  const direct = inside(instruction);
-  if (direct !== null) return direct;
+): Set<string> {
+  const entered = new Set<string>();
+  const note = (address: number) => {
+    const found = code.find(({ start, end }) => address >= start && address < end);
+    if (found !== undefined) entered.add(found.path);
+  };
+  note(instruction);
   const top = mappings.find(({ start, end }) => stack >= start && stack < end)?.end ?? stack;
   const length = Math.min(top - stack, MOST_STACK_BYTES);
   const bytes = Buffer.alloc(length);
@@ -137,17 +156,16 @@ function fileIn(
   try {
     read = readSync(memory, bytes, 0, length, stack);
   } catch {
-    return null; // It has ended meanwhile, and its stack with it.
+    return entered; // It has ended meanwhile, and its stack with it.
   }
   const words = new DataView(bytes.buffer, bytes.byteOffset, read);
   for (let at = 0; at + ADDRESS_BYTES <= read; at += ADDRESS_BYTES) {
     const high = words.getUint32(at + 4, LITTLE);
     // Addresses of programs end below this; most words are none.
     if (high === 0 || high > 0x7fff) continue;
-    const file = inside(high * 2 ** 32 + words.getUint32(at, LITTLE));
-    if (file !== null) return file;
+    note(high * 2 ** 32 + words.getUint32(at, LITTLE));
   }
-  return null;
+  return entered;
 }
 
 /** Format: proc_pid_maps(5). */

@@ -1,5 +1,11 @@
 /** Threads of a library, or of a runtime that it uses, when it is unloaded. */
 
+import { statSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { fixturesDir } from '../../fixtures/paths.js';
+import { scratch } from '../support/files.js';
+import { compileIn, HANDLER } from '../support/libraries.js';
+import { needs } from '../support/needs.js';
 import { onLinux } from '../support/process.js';
 import { linesOf } from './child.js';
 
@@ -67,6 +73,44 @@ onLinux(
   },
 );
 
+onLinux('a thread that the handler has sent into a library of its own keeps both', async (t) => {
+  const directory = await scratch(t);
+  const dep = await compileIn(directory, {
+    name: 'libpoll.so',
+    code: `#define _POSIX_C_SOURCE 200809L
+      #include <time.h>
+      void poll_once(void);
+      void poll_once(void) { struct timespec time = {0, 1000000}; nanosleep(&time, NULL); }`,
+    flags: ['-Wl,-soname,libpoll.so'],
+  });
+  const handler = await compileIn(directory, {
+    name: 'libhandler_poller.so',
+    code: `${HANDLER}
+      #include <pthread.h>
+      void poll_once(void);
+      static volatile int ticks;
+      static void *poll(void *unused) { for (;;) { poll_once(); ticks++; } return unused; }
+      int32_t handler_init(const handler_context *ctx, handler_response *res) {
+        (void)ctx; (void)res;
+        pthread_t thread;
+        return pthread_create(&thread, NULL, poll, NULL);
+      }
+      int32_t handler_entry(const handler_context *ctx, const handler_request *req, handler_response *res) {
+        (void)ctx; (void)req;
+        return say(res, "ticks", ticks);
+      }`,
+    flags: [dep, '-Wl,-rpath,$ORIGIN', '-pthread'],
+  });
+  const body = `
+    await registry.loadFrom('poller', ${JSON.stringify(handler)});
+    const { library, libraries } = await registry.unload('poller');
+    console.log(library, libraries.map(({ name, fate }) => name + ' ' + fate).join());
+  `;
+  t.deepEqual(await linesOf(t, body, { options: { preflight: false } }), [
+    'resident libhandler_poller.so resident,libpoll.so resident',
+  ]);
+});
+
 onLinux('the same thread in a self-test refuses the library', async (t) => {
   const body = `
     const preflight = { selfTest: { request: '' } };
@@ -86,3 +130,38 @@ onLinux('a thread that is joined keeps nothing', async (t) => {
   `;
   t.deepEqual(await linesOf(t, body, { options: { threads: 2 } }), Array(5).fill('unloaded'));
 });
+
+/** Whether any user can get to a file or directory. */
+function isForAll(path: string): boolean {
+  if ((statSync(path).mode & 0o1) === 0) return false;
+  return path === dirname(path) || isForAll(dirname(path));
+}
+
+const canBecomeNobody =
+  process.platform === 'linux' && process.getuid?.() === 0 && isForAll(fixturesDir);
+
+/** Then the system keeps some of the process's own files in /proc from it. */
+needs('Linux, root, and a directory that all users can read', canBecomeNobody)(
+  'a host that has become another user loads, and keeps what it cannot look into',
+  async (t) => {
+    const body = `
+    import { chownSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+    import { tmpdir } from 'node:os';
+    const cacheDir = mkdtempSync(tmpdir() + '/changeover-test-');
+    chownSync(cacheDir, 65534, 65534);
+    process.setgid(65534);
+    process.setuid(65534);
+    const theirs = new HandlerRegistry({ handlersDir: ${JSON.stringify(fixturesDir)}, cacheDir, threads: 2, preflight: false, loadTimeoutMs: 60_000 });
+    theirs.on('laneExited', ({ error }) => console.log('exited', error));
+    for (const id of ['echo', 'left_thread']) {
+      await theirs.load(id);
+      console.log((await theirs.execute(id, {}, 'x')).text().length > 0);
+      console.log((await theirs.unload(id)).library);
+    }
+    console.log(/left_thread/.test(readFileSync('/proc/self/maps', 'utf8')));
+    await theirs.close();
+    rmSync(cacheDir, { recursive: true });
+  `;
+    t.deepEqual(await linesOf(t, body), ['true', 'unloaded', 'true', 'resident', 'true']);
+  },
+);

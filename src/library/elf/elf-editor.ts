@@ -234,6 +234,8 @@ export class ElfEditor {
     const loads = this.#file.segments.filter(({ type }) => type === PT.LOAD);
     const most = Math.max(LEAST_PAGE_BYTES, ...loads.map(({ align }) => align));
     const align = Math.min(most, MOST_PAGE_BYTES);
+    // Else the new segment would not begin with a page, and lie over the end of the one before.
+    if ((align & (align - 1)) !== 0) throw new ElfError(`a segment is aligned to ${align} bytes`);
     const end = Math.max(...loads.map(({ address, memoryBytes }) => address + memoryBytes));
     return {
       offset: roundUp(this.#file.bytes.sizeBytes, align),

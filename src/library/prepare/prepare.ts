@@ -85,9 +85,8 @@ export async function prepareLibrary(parts: PrepareParts): Promise<Prepared> {
     survey = await askSurvey({
       copyPath: copy.path,
       sourcePath: copy.sourcePath,
-      libraryPath: inOwnProcess
-        ? (env['LD_LIBRARY_PATH'] ?? process.env['LD_LIBRARY_PATH'] ?? '')
-        : null,
+      libraryPath:
+        (inOwnProcess ? env['LD_LIBRARY_PATH'] : undefined) ?? process.env['LD_LIBRARY_PATH'] ?? '',
       binding,
       inOwnProcess,
     });
@@ -167,7 +166,7 @@ class Preparation {
       await this.#copyAlone(lasting);
       await this.#share(lasting);
       const places = [...this.#alone];
-      const root = { ...this.#patchTask(0, copy.path, null), first: this.#shim };
+      const root = { ...this.#patchTask(0, copy.path, this.#rootName), first: this.#shim };
       const tasks = places.map((place) => this.#copyTask(place));
       // The library itself last: if another one cannot be changed, it is as it was deployed.
       const patched = await askPatch([...tasks, root]);
@@ -182,6 +181,16 @@ class Preparation {
   /** What the library itself asks for before all others. */
   get #shim(): string | null {
     return this.#survey.binding.withShim ? SHIM_SONAME : null;
+  }
+
+  /**
+   * What the library itself is called from now on, if something that it brings needs it in turn: under its old name, that would
+   * get another version's, or the file that was deployed. Null if nobody asks for it.
+   */
+  get #rootName(): string | null {
+    const { libraries } = this.#survey;
+    const isNeeded = libraries.some(({ needs }) => needs.some(({ index }) => index === 0));
+    return isNeeded ? basename(this.#parts.copy.path) : null;
   }
 
   #library(place: number): SurveyedLibrary {
@@ -277,8 +286,8 @@ class Preparation {
   #patchTask(place: number, path: string, soname: string | null): PatchTask {
     const { needs, search } = this.#library(place);
     const names = needs.flatMap(({ name, index }): [string, string][] => {
-      const copy = this.#copies.get(index);
-      return copy === undefined ? [] : [[name, copy.name]];
+      const to = index === 0 ? this.#rootName : this.#copies.get(index)?.name;
+      return to === null || to === undefined ? [] : [[name, to]];
     });
     return {
       path,

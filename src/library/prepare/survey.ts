@@ -11,15 +11,15 @@ import { MappedLibraries } from '../dependencies/mapped.js';
 import { LibrarySearch } from '../dependencies/search.js';
 import { ElfFile } from '../elf/elf-file.js';
 import { type Pins, pinsOf } from '../pins.js';
-import { messageOf } from '../system-errors.js';
+import { codeOf, messageOf } from '../system-errors.js';
 
 export interface SurveyTask {
   /** The private copy, which is what is looked at. */
   copyPath: string;
   /** Where the library was deployed. */
   sourcePath: string;
-  /** `LD_LIBRARY_PATH` of the process that will load it; null if that is this one. */
-  libraryPath: string | null;
+  /** `LD_LIBRARY_PATH` of the process that will load it; for this one, as the host has it now. */
+  libraryPath: string;
   /** What the option says. */
   binding: BindingOption;
   /** Whether that is a process of its own. */
@@ -73,7 +73,8 @@ export function survey(task: SurveyTask): Survey {
   try {
     atStart ??= MappedLibraries.atStart();
     const mapped = task.inOwnProcess ? atStart : MappedLibraries.now();
-    const search = new LibrarySearch(task.libraryPath ?? ownLibraryPath(), root);
+    const variable = task.inOwnProcess ? task.libraryPath : ownLibraryPath(task.libraryPath);
+    const search = new LibrarySearch(variable, root);
     const closure = new Closure({ root, sourcePath: task.sourcePath, search, mapped });
     try {
       return describe(closure, atStart, decide(closure, task.binding));
@@ -183,10 +184,19 @@ function newSearchPath(library: Library, isRoot: boolean): string[] | null {
   return [...places].filter((place) => !/[:$]/.test(place));
 }
 
-/** As it was when this process started, which is when the loader reads it. */
-function ownLibraryPath(): string {
+/**
+ * As it was when this process started, which is when the loader reads it. A process that has changed its user since, or
+ * whose executable has capabilities, may not read that (PR_SET_DUMPABLE in prctl(2)): then `now` is the best there is.
+ */
+function ownLibraryPath(now: string): string {
   const prefix = 'LD_LIBRARY_PATH=';
-  const variables = readFileSync('/proc/self/environ', 'utf8').split('\0');
+  let variables: string[];
+  try {
+    variables = readFileSync('/proc/self/environ', 'utf8').split('\0');
+  } catch (error) {
+    if (codeOf(error) !== 'EACCES' && codeOf(error) !== 'EPERM') throw error;
+    return now;
+  }
   return variables.find((text) => text.startsWith(prefix))?.slice(prefix.length) ?? '';
 }
 

@@ -163,6 +163,20 @@ onLinuxX64('a unique symbol that is to stay so does, others do not', async (t) =
   t.deepEqual([names.length > 1, left], [true, [kept]]);
 });
 
+onLinuxX64('a segment is added only where its place is a page of its own', async (t) => {
+  const bytes = new Uint8Array(await readFile(fixture('echo')));
+  const { programHeadersAt, layout, segments } = ElfFile.from(bytes.slice());
+  const index = segments.findIndex(({ type }) => type === PT.LOAD);
+  const alignAt = programHeadersAt + index * layout.programHeaderBytes + 48;
+  // A multiple of nothing that the loader maps by.
+  new DataView(bytes.buffer).setBigUint64(alignAt, 0x1031n, true);
+  const before = bytes.slice();
+  const editor = new ElfEditor(ElfFile.from(bytes));
+  editor.setSoname('libprivate.so');
+  t.throws(() => editor.save(), { instanceOf: ElfError });
+  t.deepEqual(bytes, before);
+});
+
 onLinuxX64('of a damaged library, the changed copy is whole or there is none', async (t) => {
   const whole = new Uint8Array(await readFile(fixture('cpp_unique')));
   const mutants = [...truncations(whole, 'cut'), ...flipped(whole, 2, 300)];
