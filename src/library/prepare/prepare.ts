@@ -14,7 +14,9 @@
 import { strict as assert } from 'node:assert';
 import { createHash, randomBytes } from 'node:crypto';
 import { basename } from 'node:path';
+import { childEnv } from '../../child-env.js';
 import { BindingConflictError, CacheDirError, LoadError, LoadFailedError } from '../../errors.js';
+import { initialEnvironment } from '../../initial-environment.js';
 import type { BindingOption, Isolation } from '../../options.js';
 import type { BindingConflict, BindingReport } from '../binding/decide.js';
 import { SHIM_SONAME } from '../binding/shim.js';
@@ -80,14 +82,13 @@ export async function prepareLibrary(parts: PrepareParts): Promise<Prepared> {
     return untouched(copy, 'only ELF files are changed, and this platform has others');
   }
   const inOwnProcess = isolation === 'process';
+  const environment = inOwnProcess ? childEnv(env) : initialEnvironment();
   let survey: Survey;
   try {
     survey = await askSurvey({
       copyPath: copy.path,
       sourcePath: copy.sourcePath,
-      libraryPath: inOwnProcess
-        ? (env['LD_LIBRARY_PATH'] ?? process.env['LD_LIBRARY_PATH'] ?? '')
-        : null,
+      libraryPath: environment['LD_LIBRARY_PATH'] ?? '',
       binding,
       inOwnProcess,
     });

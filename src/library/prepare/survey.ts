@@ -1,6 +1,5 @@
 /** What a library needs and what has to be changed in it, from ELF files alone. Runs in a worker thread; all that goes in and out is plain data. */
 
-import { readFileSync } from 'node:fs';
 import type { BindingOption } from '../../options.js';
 import { type BindingDecision, decideBinding } from '../binding/decide.js';
 import { ProcessScope } from '../binding/process-scope.js';
@@ -18,8 +17,8 @@ export interface SurveyTask {
   copyPath: string;
   /** Where the library was deployed. */
   sourcePath: string;
-  /** `LD_LIBRARY_PATH` of the process that will load it; null if that is this one. */
-  libraryPath: string | null;
+  /** `LD_LIBRARY_PATH` of the process that will load it, as it was when that process started. */
+  libraryPath: string;
   /** What the option says. */
   binding: BindingOption;
   /** Whether that is a process of its own. */
@@ -73,7 +72,7 @@ export function survey(task: SurveyTask): Survey {
   try {
     atStart ??= MappedLibraries.atStart();
     const mapped = task.inOwnProcess ? atStart : MappedLibraries.now();
-    const search = new LibrarySearch(task.libraryPath ?? ownLibraryPath(), root);
+    const search = new LibrarySearch(task.libraryPath, root);
     const closure = new Closure({ root, sourcePath: task.sourcePath, search, mapped });
     try {
       return describe(closure, atStart, decide(closure, task.binding));
@@ -181,13 +180,6 @@ function newSearchPath(library: Library, isRoot: boolean): string[] | null {
   if (isRoot && !needsOwn && !/\$/.test(`${runpath}${rpath}`)) return null;
   const places = new Set([...library.rpath, ...library.search]);
   return [...places].filter((place) => !/[:$]/.test(place));
-}
-
-/** As it was when this process started, which is when the loader reads it. */
-function ownLibraryPath(): string {
-  const prefix = 'LD_LIBRARY_PATH=';
-  const variables = readFileSync('/proc/self/environ', 'utf8').split('\0');
-  return variables.find((text) => text.startsWith(prefix))?.slice(prefix.length) ?? '';
 }
 
 function isHeld(names: ReadonlySet<string>, libraries: MappedLibraries): boolean {
