@@ -67,7 +67,7 @@ function look(
   const code = mappings.filter(({ path, isCode }) => isCode && files.includes(path));
   const byFile = new Map<string, number>();
   let unknown = 0;
-  const memory = openSync('/proc/self/mem', 'r');
+  const memory = openMemory();
   try {
     for (const name of readdirSync('/proc/self/task')) {
       const key = threadKey(Number(name));
@@ -76,7 +76,7 @@ function look(
       if (cleared.has(identity)) continue;
       const place = placeOf(key.id);
       if (place === 'gone') continue;
-      if (place === 'unknown') {
+      if (place === 'unknown' || memory === null) {
         // Rounded by the system, so one more tick.
         if ((key.startedTicks + 1) / TICKS_PER_SECOND >= sinceSeconds) unknown += 1;
         continue;
@@ -86,9 +86,20 @@ function look(
       else byFile.set(file, (byFile.get(file) ?? 0) + 1);
     }
   } finally {
-    closeSync(memory);
+    if (memory !== null) closeSync(memory);
   }
   return { byFile, unknown };
+}
+
+/** Null in a process that has changed its user: what it was started as owns its files in /proc from then on. */
+function openMemory(): number | null {
+  try {
+    return openSync('/proc/self/mem', 'r');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EACCES' || code === 'EPERM') return null;
+    throw error;
+  }
 }
 
 /** The main thread calls nothing of a library: in a lane's process and in pre-flight it is the one that looks. */
