@@ -158,7 +158,7 @@ export class Standby {
   }
 
   async #holdPreparer(): Promise<void> {
-    const preparer = await hold();
+    const preparer = await hold(this.#stop.signal);
     if (this.#stop.signal.aborted) preparer.release();
     else this.#preparer = preparer;
   }
