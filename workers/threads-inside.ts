@@ -13,7 +13,9 @@ import { isLaneThread, type ThreadKey, threadKey } from '../src/lane-threads.js'
 const END_MS = 200;
 /** A thread that runs is most likely one of Node's that is starting, and will wait for something soon: on a busy machine, less soon. */
 const RUN_MS = 5000;
-const LOOK_MS = 1;
+/** A look takes up to a millisecond of processor time, so what takes long is looked for less often. */
+const FIRST_PAUSE_MS = 1;
+const LONGEST_PAUSE_MS = 50;
 /** Of a stack, what was called last. Nobody waits in deeper recursion than that. */
 const MOST_STACK_BYTES = 1024 * 1024;
 const ADDRESS_BYTES = 8;
@@ -50,11 +52,11 @@ interface Mapping extends Range {
 export function threadsInside(options: LookOptions): ThreadsInside {
   const startedMs = performance.now();
   const cleared = new Set<string>();
-  for (;;) {
+  for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
     const seen = look(options, cleared);
     const patienceMs = seen.byFile.size > 0 ? END_MS : seen.unknown > 0 ? RUN_MS : 0;
     if (performance.now() - startedMs >= patienceMs) return seen;
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOOK_MS);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, pauseMs);
   }
 }
 
