@@ -1,6 +1,6 @@
 /** The environment of a child process. */
 
-import { readFileSync } from 'node:fs';
+import { initialEnvironment } from './initial-environment.js';
 
 /**
  * What the dynamic loader takes from a process's environment when it starts (ld.so(8)). Without them a child would not find the
@@ -43,24 +43,4 @@ function readLoaderVariables(): Record<string, string> {
     if (value !== undefined) env[name] = value;
   }
   return env;
-}
-
-/**
- * The environment that this process was started with: the loader has read it once, and what has been set since is lost on it. A worker
- * thread's `process.env` may be another one altogether.
- */
-function initialEnvironment(): Readonly<Record<string, string | undefined>> {
-  if (process.platform !== 'linux') return process.env;
-  let text: string;
-  try {
-    text = readFileSync('/proc/self/environ', 'utf8');
-  } catch {
-    // No /proc, or a process that has changed its user and may no longer read it.
-    return process.env;
-  }
-  const variables = text.split('\0').map((line): [string, string] => {
-    const end = line.indexOf('=');
-    return [line.slice(0, end), line.slice(end + 1)];
-  });
-  return Object.fromEntries(variables);
 }

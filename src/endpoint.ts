@@ -18,7 +18,7 @@ import type { Report } from './events.js';
 import type { KeepAlive } from './keep-alive.js';
 import type { Integrity } from './library/integrity.js';
 import { type Prepared, prepareLibrary } from './library/prepare/prepare.js';
-import { abandon, startAhead } from './library/prepare/prepare-thread.js';
+import { startAhead } from './library/prepare/prepare-thread.js';
 import type { CopyRules, LibraryStore, PrivateCopy } from './library/store.js';
 import {
   type EndpointOptions,
@@ -371,7 +371,9 @@ export class Endpoint {
   ): Promise<Prepared> {
     const { store } = this.#parts;
     const path = copy.sourcePath;
-    const preparing = prepareLibrary({ store, copy, isolation, env, binding, rules });
+    const givenUp = new AbortController();
+    const parts = { store, copy, isolation, env, binding, rules, signal: givenUp.signal };
+    const preparing = prepareLibrary(parts);
     try {
       return await pTimeout(preparing, {
         milliseconds,
@@ -385,11 +387,9 @@ export class Endpoint {
       });
     } catch (error) {
       // If it was the wait that failed, nobody wants the copies any more.
-      if (error instanceof LoadTimeoutError) abandon();
-      preparing.then(
-        (prepared) => prepared.remove(),
-        () => undefined,
-      );
+      givenUp.abort(error);
+      // What cannot be removed is a leftover that a later process removes.
+      preparing.then((prepared) => prepared.remove()).catch(() => undefined);
       await copy.remove();
       throw error;
     }

@@ -17,7 +17,7 @@ const PF_EXITING = 4;
 const COUNT = 0;
 const FIRST_ENTRY = 1;
 
-/** This process's table. A lane gets it with its first message. */
+/** The table of all registries in this thread. A lane gets it with its first message. */
 export const laneThreads = new SharedArrayBuffer(
   (FIRST_ENTRY + MOST_THREADS * ENTRY_WORDS) * Int32Array.BYTES_PER_ELEMENT,
 );
@@ -37,8 +37,9 @@ export function enterLaneThread(memory: SharedArrayBuffer): void {
   const words = new Int32Array(memory);
   const entry = Atomics.add(words, COUNT, 1) % MOST_THREADS;
   const at = FIRST_ENTRY + entry * ENTRY_WORDS;
-  Atomics.store(words, at, key.id);
+  // The number last: from then on others find the entry, which must be whole.
   Atomics.store(words, at + 1, key.startedTicks | 0);
+  Atomics.store(words, at, key.id);
 }
 
 /** Whether a thread is, or was, a lane's. */

@@ -158,7 +158,7 @@ export class Standby {
   }
 
   async #holdPreparer(): Promise<void> {
-    const preparer = await hold();
+    const preparer = await hold(this.#stop.signal);
     if (this.#stop.signal.aborted) preparer.release();
     else this.#preparer = preparer;
   }
@@ -188,13 +188,13 @@ export class Standby {
     );
   }
 
-  /** Whether a process waits to try a library that is as one that were started now. */
+  /** Whether a pre-flight child waits whose environment, user and directory still match. */
   hasChild({ env }: ResolvedEndpointOptions): boolean {
     if (this.#child === null || !isDeepStrictEqual(env, this.#shape.env)) return false;
     return this.#childSurroundings === surroundingsNow();
   }
 
-  /** The process that waits to try a library, if there is one that is as one that were started now. */
+  /** The waiting pre-flight child if its environment, user and directory still match; otherwise null. */
   takeChild(options: ResolvedEndpointOptions): StartedChild | null {
     const child = this.#child;
     if (child === null || !this.hasChild(options)) return null;

@@ -1,11 +1,14 @@
 /** The process that a registry lives in: how its loader was set up, what Node permits it, and which thread it is. */
 
 import { execFile } from 'node:child_process';
+import { chown, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { compileLibrary } from '../fixtures/compile.js';
 import { fixture, fixtureSourcesDir, packageRoot } from '../fixtures/paths.js';
 import { copyOf, scratch } from './support/files.js';
+import { compileIn, HANDLER } from './support/libraries.js';
+import { needs } from './support/needs.js';
 import { atMost } from './support/turns.js';
 
 const index = new URL('../src/index.js', import.meta.url).href;
@@ -120,6 +123,73 @@ onLinux(
     t.deepEqual(lines, ['/somewhere', 'glibc.malloc.arena_max=4', '(not set)', '']);
   },
 );
+
+// ---- Another user ----------------------------------------------------------------------------------------
+
+/** Nobody's number, on most systems. */
+const OTHER_USER = 65_534;
+
+/** A directory that the other user may write to. */
+async function otherUsers(t: ExecutionContext): Promise<string> {
+  const directory = await scratch(t);
+  await chown(directory, OTHER_USER, OTHER_USER);
+  return directory;
+}
+
+/** What a server does once it has its ports; from then on, most of /proc/self is closed to it. */
+const becomeOther = `
+  process.setgid(${OTHER_USER});
+  process.setuid(${OTHER_USER});
+`;
+
+const asRoot = needs('Linux and root', process.platform === 'linux' && process.getuid?.() === 0);
+
+asRoot(
+  'a host that has become another user loads, with a search path it may not read',
+  async (t) => {
+    const directory = await otherUsers(t);
+    const closed = join(directory, 'closed');
+    await mkdir(closed, { mode: 0o700 });
+    const library = await compileIn(directory, {
+      name: 'libhandler_built.so',
+      code: `${HANDLER}
+    int32_t handler_entry(const handler_context *ctx, const handler_request *req, handler_response *res) {
+      (void)ctx; (void)req;
+      return say(res, "build", 1);
+    }`,
+      flags: [`-Wl,-rpath,${closed}/lib`],
+    });
+    const body = `
+    ${becomeOther}
+    for (const isolation of ['thread', 'process']) {
+      const registry = open({ isolation, cacheDir: ${JSON.stringify(directory)} });
+      await registry.loadFrom('one', library);
+      tell([isolation, (await registry.execute('one', {}, '')).text()]);
+      tell((await registry.unload('one')).library);
+      await registry.close();
+    }
+  `;
+    const { lines } = await told(t, { body, library });
+    t.deepEqual(lines, [['thread', 'build 1'], 'unloaded', ['process', 'build 1'], 'unloaded']);
+  },
+);
+
+asRoot('a host that has become another user keeps a library that a thread is in', async (t) => {
+  const directory = await otherUsers(t);
+  const body = `
+    ${becomeOther}
+    const registry = open({ preflight: false, cacheDir: ${JSON.stringify(directory)} });
+    registry.on('laneExited', ({ error }) => tell(String(error)));
+    await registry.loadFrom('one', library);
+    await registry.execute('one', {}, '');
+    const { library: fate, reason } = await registry.unload('one');
+    tell([fate, /thread/.test(reason)]);
+    await registry.close();
+  `;
+  const library = await copyOf('left_thread', join(directory, 'left_thread.so'));
+  const { lines } = await told(t, { body, library });
+  t.deepEqual(lines, [['resident', true]]);
+});
 
 // ---- What Node permits -----------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@
 
 import { parentPort } from 'node:worker_threads';
 import { ElfError } from '../src/library/elf/bytes.js';
-import type { PrepareAnswer, PrepareAsk, PrepareRequest } from '../src/library/prepare/messages.js';
+import type { PrepareAnswer, PrepareAsk } from '../src/library/prepare/messages.js';
 import { type Patched, patch } from '../src/library/prepare/patch.js';
 import { type Survey, survey, warmUp } from '../src/library/prepare/survey.js';
 import { codeOf, messageOf } from '../src/library/system-errors.js';
@@ -22,17 +22,14 @@ function said(ask: PrepareAsk): Survey | Patched[] | null {
   }
 }
 
-function answer({ id, ask }: PrepareRequest): PrepareAnswer {
+function answer(ask: PrepareAsk): PrepareAnswer {
   try {
-    return { id, ok: true, said: said(ask) };
+    return { ok: true, said: said(ask) };
   } catch (error) {
-    const code = codeOf(error);
-    return {
-      id,
-      ok: false,
-      failure: { isElf: error instanceof ElfError, code, message: messageOf(error) },
-    };
+    const { path } = error as NodeJS.ErrnoException;
+    const isElf = error instanceof ElfError;
+    return { ok: false, failure: { isElf, code: codeOf(error), path, message: messageOf(error) } };
   }
 }
 
-parentPort?.on('message', (request: PrepareRequest) => parentPort?.postMessage(answer(request)));
+parentPort?.on('message', (ask: PrepareAsk) => parentPort?.postMessage(answer(ask)));

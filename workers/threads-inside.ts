@@ -13,7 +13,9 @@ import { isLaneThread, type ThreadKey, threadKey } from '../src/lane-threads.js'
 const END_MS = 200;
 /** A thread that runs is most likely one of Node's that is starting, and will wait for something soon: on a busy machine, less soon. */
 const RUN_MS = 5000;
-const LOOK_MS = 1;
+/** A look takes up to a millisecond of processor time, so what takes long is looked for less often. */
+const FIRST_PAUSE_MS = 1;
+const LONGEST_PAUSE_MS = 50;
 /** Of a stack, what was called last. Nobody waits in deeper recursion than that. */
 const MOST_STACK_BYTES = 1024 * 1024;
 const ADDRESS_BYTES = 8;
@@ -55,12 +57,12 @@ interface Mapping extends Range {
 export function threadsInside(options: LookOptions): ThreadsInside {
   const startedMs = performance.now();
   const cleared = new Set<string>();
-  for (;;) {
+  for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
     const { mayTell, ...seen } = look(options, cleared);
     const { byFile, unknown } = seen;
     const patienceMs = unknown > 0 && mayTell ? RUN_MS : unknown > 0 ? END_MS : 0;
     if (performance.now() - startedMs >= (byFile.size > 0 ? END_MS : patienceMs)) return seen;
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOOK_MS);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, pauseMs);
   }
 }
 
@@ -79,7 +81,7 @@ function look({ files, laneThreads, sinceSeconds }: LookOptions, cleared: Set<st
       if (cleared.has(identity)) continue;
       const place = memory === null ? 'unknown' : placeOf(key.id);
       if (place === 'gone') continue;
-      if (memory === null || place === 'unknown') {
+      if (place === 'unknown' || memory === null) {
         // Rounded by the system, so one more tick.
         if ((key.startedTicks + 1) / TICKS_PER_SECOND >= sinceSeconds) unknown += 1;
         continue;
@@ -94,17 +96,14 @@ function look({ files, laneThreads, sinceSeconds }: LookOptions, cleared: Set<st
   return { byFile, unknown, mayTell: memory !== null };
 }
 
-/**
- * This process's memory, as a file; null if it may not open that. A process that has changed its user, or whose executable has
- * capabilities, does not own its files in /proc any more (PR_SET_DUMPABLE in prctl(2)).
- */
+/** Null in a process that has changed its user: what it was started as owns its files in /proc from then on. */
 function openMemory(): number | null {
   try {
     return openSync('/proc/self/mem', 'r');
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code !== 'EACCES' && code !== 'EPERM') throw error;
-    return null;
+    if (code === 'EACCES' || code === 'EPERM') return null;
+    throw error;
   }
 }
 

@@ -34,7 +34,13 @@ export async function runCommand(
     printed = (printed + text).slice(-KEPT_CHARACTERS);
   });
   const kill = () => {
-    if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
+    if (child.pid === undefined) return;
+    try {
+      process.kill(-child.pid, 'SIGKILL');
+    } catch (error) {
+      // The whole group has just ended by itself.
+      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+    }
   };
   signal.addEventListener('abort', kill, { once: true });
   const ended = await new Promise<string>((resolve) => {

@@ -260,7 +260,7 @@ export class LibraryStore {
     if (BigInt(sizeBytes) !== before.size || !isUnchanged(before, after)) {
       throw changedWhileCopied(sourcePath);
     }
-    // First of all: what is not the caller's is not looked into.
+    // Verify integrity before parsing the file.
     integrity?.finish(sourcePath);
     await checkLibraryFile(target, sizeBytes, sourcePath);
     return { sha256: hash.digest('hex'), sizeBytes };

@@ -216,10 +216,7 @@ export class World {
       './native-copy.js': { prepareCopy: () => Promise.resolve() },
       './library/mappings.js': { readMaps: () => Promise.resolve(''), listsFile: () => false },
       './library/prepare/prepare.js': { prepareLibrary: () => Promise.resolve(PREPARED) },
-      './library/prepare/prepare-thread.js': {
-        abandon: () => undefined,
-        startAhead: () => undefined,
-      },
+      './library/prepare/prepare-thread.js': { startAhead: () => undefined },
       './preflight/child.js': {},
       './lanes.js': { Lanes: this.#laneClass() },
       './standby.js': { Standby: { create: async () => ({ ring: newRing() }) } },

@@ -139,6 +139,11 @@ class ScopeReader {
       for (let index = 0; index < this.files.length; index++) {
         for (const name of this.files[index]?.elf.needed ?? []) this.#add(name);
       }
+    } catch (error) {
+      // The libraries are closed below, since none of them is a file of the scope any more.
+      this.files.length = 0;
+      elf.close();
+      throw error;
     } finally {
       for (const file of this.#opened.values()) {
         if (file !== null && !this.files.includes(file)) file.elf.close();

@@ -190,7 +190,7 @@ export class Closure {
       grew = false;
       for (const library of this.libraries) {
         const needsOwn = library.needs.some((need) => need.library?.isOwn === true);
-        if (library.isOwn || !needsOwn || library.names.size === 0) continue;
+        if (library.isOwn || !needsOwn) continue;
         library.isOwn = true;
         grew = true;
       }

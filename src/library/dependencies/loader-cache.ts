@@ -27,13 +27,14 @@ export function readLoaderCache(path = CACHE_PATH): ReadonlyMap<string, readonly
 
 /** Of a cache that is not understood, nothing. */
 export function parseLoaderCache(bytes: Buffer): ReadonlyMap<string, readonly string[]> {
-  const found = new Map<string, string[]>();
+  /** Of each name, what is for all processors, and variants for some of them. */
+  const found = new Map<string, { common: string[]; variants: string[] }>();
   const isAt = (at: number, magic: string) =>
     bytes.toString('latin1', at, at + magic.length) === magic;
   const start = isAt(0, OLD_MAGIC) ? bytes.indexOf(MAGIC) : 0;
-  if (start < 0 || !isAt(start, MAGIC)) return found;
+  if (start < 0 || !isAt(start, MAGIC)) return new Map();
   const table = bytes.subarray(start);
-  if (table.length < HEADER_BYTES) return found;
+  if (table.length < HEADER_BYTES) return new Map();
   const view = new DataView(table.buffer, table.byteOffset, table.length);
   // As the machine has it.
   const little = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
@@ -47,12 +48,13 @@ export function parseLoaderCache(bytes: Buffer): ReadonlyMap<string, readonly st
     if (at + ENTRY_BYTES > table.length) break;
     const name = text(view.getUint32(at + 4, little));
     const path = text(view.getUint32(at + 8, little));
-    // Variants for some processors only, which are told apart here, are looked for last.
+    // Which processors a variant is for is not told apart here, so these are looked for last.
     const isVariant = view.getBigUint64(at + 16, little) !== 0n;
-    const paths = found.get(name) ?? [];
-    if (isVariant) paths.push(path);
-    else paths.unshift(path);
+    const paths = found.get(name) ?? { common: [], variants: [] };
+    (isVariant ? paths.variants : paths.common).push(path);
     found.set(name, paths);
   }
-  return found;
+  return new Map(
+    [...found].map(([name, { common, variants }]) => [name, [...common, ...variants]]),
+  );
 }

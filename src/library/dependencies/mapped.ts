@@ -42,10 +42,8 @@ export class MappedLibraries {
 
   /** What a new process with the same executable will have loaded: what the executable needs. */
   static atStart(): MappedLibraries {
-    const { libraries } = { libraries: MappedLibraries.now().#libraries };
-    const executable = ElfFile.open('/proc/self/exe');
-    const names = [...executable.needed];
-    executable.close();
+    const libraries = MappedLibraries.now().#libraries;
+    const names = [...namesIn('/proc/self/exe').needed];
     const found = new Set<Named>();
     for (let index = 0; index < names.length; index++) {
       const library = libraries.find(({ name }) => name === names[index]);
@@ -94,12 +92,19 @@ function namesOf(path: string, identity: string): Pick<Named, 'name' | 'needed'>
 /** Null if it is a file that the process maps for some other reason. */
 function readNames(path: string): Pick<Named, 'name' | 'needed'> | null {
   try {
-    const file = ElfFile.open(path);
-    const { soname, needed } = file;
-    file.close();
-    return { name: soname ?? basename(path), needed };
+    return namesIn(path);
   } catch (error) {
     if (error instanceof ElfError || codeOf(error) !== undefined) return null;
     throw error;
+  }
+}
+
+function namesIn(path: string): Pick<Named, 'name' | 'needed'> {
+  const file = ElfFile.open(path);
+  try {
+    const { soname, needed } = file;
+    return { name: soname ?? basename(path), needed };
+  } finally {
+    file.close();
   }
 }

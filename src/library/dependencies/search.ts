@@ -86,11 +86,11 @@ export class LibrarySearch {
 
   /** Whether there is a library for this process: the loader passes over files for other machines. */
   isLibrary(path: string): boolean {
-    if (!isFile(path)) return false;
     try {
-      return this.#like.isLike(path);
+      return isFile(path) && this.#like.isLike(path);
     } catch (error) {
-      // What cannot be read here, the loader does not get to load either.
+      // What cannot be read here, be it the file or a directory on the way (a search path often names the build's), the
+      // loader cannot load either.
       if (codeOf(error) !== undefined) return false;
       throw error;
     }

@@ -9,19 +9,16 @@ export type PrepareAsk =
   | { type: 'survey'; task: SurveyTask }
   | { type: 'patch'; tasks: PatchTask[] };
 
-export interface PrepareRequest {
-  id: number;
-  ask: PrepareAsk;
-}
-
 export type PrepareAnswer =
-  | { id: number; ok: true; said: Survey | Patched[] | null }
-  | { id: number; ok: false; failure: PrepareFailure };
+  | { ok: true; said: Survey | Patched[] | null }
+  | { ok: false; failure: PrepareFailure };
 
 export interface PrepareFailure {
   /** Whether it is the file that cannot be read or changed. */
   isElf: boolean;
   /** The system's code, if it was a call of the system that failed. */
   code: string | undefined;
+  /** And the file that it was about, if the system tells. */
+  path: string | undefined;
   message: string;
 }

@@ -1,6 +1,9 @@
 /**
- * The thread of workers/prepare.ts, one for all registries: started when it is needed, ended when nobody has needed it for a while. It
- * keeps the process alive only while somebody waits for an answer.
+ * The thread of workers/prepare.ts, one for all registries: started when it is needed, ended when nobody has
+ * needed it for a while. It keeps the process alive only while somebody waits for an answer.
+ *
+ * It gets one question at a time, so that whoever gives up ends nobody else's: one that waits is
+ * forgotten, and only the one that is being answered takes the thread with it.
  */
 
 import { Worker } from 'node:worker_threads';
@@ -18,13 +21,11 @@ const IDLE_MS = 2000;
 
 type Said = Survey | Patched[] | null;
 
-interface Waiting {
+interface Question {
+  ask: PrepareAsk;
   resolve: (said: Said) => void;
   reject: (cause: unknown) => void;
 }
-
-/** Those that there have been. */
-const started = new WeakSet<Worker>();
 
 /** The thread could not be started, or has ended before it had answered. */
 export class PrepareThreadError extends Error {
@@ -34,98 +35,147 @@ export class PrepareThreadError extends Error {
 }
 
 class PrepareThread {
-  readonly #worker: Worker;
-  readonly #waiting = new Map<number, Waiting>();
-  readonly #onEnd: () => void;
-  #lastId = 0;
+  #worker: Worker | null = null;
+  /** Those that there have been. */
+  readonly #started = new WeakSet<Worker>();
+  /** The worker has the first one. */
+  readonly #questions: Question[] = [];
+  /** How many want it to be there, whether it has something to do or not. */
+  #holders = 0;
   #idle: NodeJS.Timeout | null = null;
 
-  constructor(onEnd: () => void) {
-    this.#onEnd = onEnd;
-    // Neither flags nor environment of the host are of any use to it.
-    this.#worker = new Worker(workerFile, { execArgv: [], env: {}, name: 'changeover prepare' });
-    started.add(this.#worker);
-    this.#worker.on('message', (answer: PrepareAnswer) => this.#receive(answer));
-    this.#worker.on('error', (cause) => this.#ended(cause));
-    this.#worker.on('exit', () => this.#ended(new Error('the thread that prepares has ended')));
+  /** @throws {PrepareThreadError} if there is none and none can be started. */
+  start(): Worker {
+    if (this.#worker !== null) return this.#worker;
+    let worker: Worker;
+    try {
+      // Neither flags nor environment of the host are of any use to it.
+      worker = new Worker(workerFile, { execArgv: [], env: {}, name: 'changeover prepare' });
+    } catch (cause) {
+      throw new PrepareThreadError(cause);
+    }
+    this.#worker = worker;
+    this.#started.add(worker);
+    worker.on('message', (answer: PrepareAnswer) => {
+      // It may have been given up meanwhile.
+      if (worker === this.#worker) this.#receive(answer);
+    });
+    worker.on('error', (cause) => this.#ended(worker, cause));
+    worker.on('exit', () => this.#ended(worker, new Error('the thread that prepares has ended')));
     // Last: a listener for messages is taken for a reason to live.
     this.#rest();
+    return worker;
   }
 
-  ask(ask: PrepareAsk): Promise<Said> {
-    if (this.#idle !== null) clearTimeout(this.#idle);
-    this.#idle = null;
-    this.#lastId += 1;
-    const id = this.#lastId;
+  hasStarted(worker: Worker): boolean {
+    return this.#started.has(worker);
+  }
+
+  /** Rejects with the signal's reason once that is aborted. */
+  ask(ask: PrepareAsk, signal?: AbortSignal): Promise<Said> {
     const { promise, resolve, reject } = deferred<Said>();
-    this.#waiting.set(id, { resolve, reject });
-    this.#worker.ref();
-    this.#worker.postMessage({ id, ask });
+    if (signal?.aborted) {
+      reject(signal.reason);
+      return promise;
+    }
+    const question: Question = { ask, resolve, reject };
+    this.#questions.push(question);
+    const giveUp = () => this.#giveUp(question, signal?.reason);
+    signal?.addEventListener('abort', giveUp, { once: true });
+    if (this.#questions.length === 1) this.#askNext();
     return promise;
   }
 
-  #receive(answer: PrepareAnswer): void {
-    const waiting = this.#waiting.get(answer.id);
-    this.#waiting.delete(answer.id);
-    if (answer.ok) waiting?.resolve(answer.said);
-    else {
-      const { isElf, code, message } = answer.failure;
-      waiting?.reject(isElf ? new ElfError(message) : Object.assign(new Error(message), { code }));
-    }
-    if (this.#waiting.size === 0) this.#rest();
+  hold(): void {
+    this.#holders += 1;
   }
 
-  /** It has nothing to do, for so long at most unless somebody holds it. */
+  release(): void {
+    this.#holders -= 1;
+  }
+
+  #askNext(): void {
+    const question = this.#questions[0];
+    if (question === undefined) {
+      this.#rest();
+      return;
+    }
+    try {
+      const worker = this.start();
+      this.#stopResting();
+      worker.ref();
+      worker.postMessage(question.ask);
+    } catch (error) {
+      for (const each of this.#questions.splice(0)) each.reject(error);
+    }
+  }
+
+  #receive(answer: PrepareAnswer): void {
+    const question = this.#questions.shift();
+    if (answer.ok) question?.resolve(answer.said);
+    else {
+      const { isElf, message, ...system } = answer.failure;
+      question?.reject(isElf ? new ElfError(message) : Object.assign(new Error(message), system));
+    }
+    this.#askNext();
+  }
+
+  #giveUp(question: Question, reason: unknown): void {
+    const place = this.#questions.indexOf(question);
+    if (place === -1) return;
+    this.#questions.splice(place, 1);
+    question.reject(reason);
+    if (place > 0) return;
+    this.#end();
+    this.#askNext();
+  }
+
+  /** It has ended by itself. What it died of fails; the others get a new one. */
+  #ended(worker: Worker, cause: unknown): void {
+    if (worker !== this.#worker) return;
+    this.#worker = null;
+    this.#stopResting();
+    this.#questions.shift()?.reject(new PrepareThreadError(cause));
+    this.#askNext();
+  }
+
+  /** It has nothing to do, and ends after a while unless somebody holds it. */
   #rest(): void {
+    this.#stopResting();
+    if (this.#worker === null) return;
     this.#worker.unref();
     this.#idle = setTimeout(() => {
-      if (holders > 0) this.#rest();
-      else this.end();
+      if (this.#holders > 0) this.#rest();
+      else this.#end();
     }, IDLE_MS).unref();
   }
 
-  #ended(cause: unknown): void {
+  #stopResting(): void {
     if (this.#idle !== null) clearTimeout(this.#idle);
-    this.#onEnd();
-    const error = new PrepareThreadError(cause);
-    for (const { reject } of this.#waiting.values()) reject(error);
-    this.#waiting.clear();
+    this.#idle = null;
   }
 
-  /** Ends it, whatever it is doing: it runs nothing but JavaScript. */
-  end(): void {
-    this.#onEnd();
-    void this.#worker.terminate();
+  /** Ends it, whatever it is doing: it runs nothing but JavaScript. A system call that hangs keeps it, but not this process. */
+  #end(): void {
+    const worker = this.#worker;
+    this.#worker = null;
+    this.#stopResting();
+    worker?.unref();
+    void worker?.terminate();
   }
 }
 
-let thread: PrepareThread | null = null;
-/** How many want it to be there, whether it has something to do or not. */
-let holders = 0;
-
-function current(): PrepareThread {
-  if (thread !== null) return thread;
-  let fresh: PrepareThread;
-  try {
-    fresh = new PrepareThread(() => {
-      if (thread === fresh) thread = null;
-    });
-  } catch (cause) {
-    throw new PrepareThreadError(cause);
-  }
-  thread = fresh;
-  return fresh;
-}
+const thread = new PrepareThread();
 
 /** Whether a thread of this process is the one that prepares. */
 export function isPrepareThread(worker: Worker): boolean {
-  return started.has(worker);
+  return thread.hasStarted(worker);
 }
 
 /** Starts it, if it is not there: what follows then takes less long. */
 export function startAhead(): void {
   try {
-    current();
+    thread.start();
   } catch (error) {
     // Whoever has something to ask tries again, and says it.
     if (!(error instanceof PrepareThreadError)) throw error;
@@ -133,15 +183,15 @@ export function startAhead(): void {
 }
 
 /** Has it started and ready until `release`, which may be called again. */
-export async function hold(): Promise<{ release: () => void }> {
+export async function hold(signal: AbortSignal): Promise<{ release: () => void }> {
   let held = true;
-  holders += 1;
+  thread.hold();
   const release = () => {
-    if (held) holders -= 1;
+    if (held) thread.release();
     held = false;
   };
   try {
-    await current().ask({ type: 'warm-up' });
+    await thread.ask({ type: 'warm-up' }, signal);
   } catch (error) {
     release();
     throw error;
@@ -149,25 +199,20 @@ export async function hold(): Promise<{ release: () => void }> {
   return { release };
 }
 
-/** Ends it while it hangs, which a file system can make it do. The next one to ask gets a new one. */
-export function abandon(): void {
-  thread?.end();
-}
-
 /**
  * What a library needs, and what has to be changed in it.
  *
- * @throws {ElfError} if it cannot be read.
+ * @throws {ElfError} if it cannot be read, or the reason of `signal`.
  */
-export async function askSurvey(task: SurveyTask): Promise<Survey> {
-  return (await current().ask({ type: 'survey', task })) as Survey;
+export async function askSurvey(task: SurveyTask, signal?: AbortSignal): Promise<Survey> {
+  return (await thread.ask({ type: 'survey', task }, signal)) as Survey;
 }
 
 /**
  * Changes private copies, and tells what was changed in each.
  *
- * @throws {ElfError} if one of them cannot be changed.
+ * @throws {ElfError} if one of them cannot be changed, or the reason of `signal`.
  */
-export async function askPatch(tasks: PatchTask[]): Promise<Patched[]> {
-  return (await current().ask({ type: 'patch', tasks })) as Patched[];
+export async function askPatch(tasks: PatchTask[], signal?: AbortSignal): Promise<Patched[]> {
+  return (await thread.ask({ type: 'patch', tasks }, signal)) as Patched[];
 }

@@ -14,7 +14,9 @@
 import { strict as assert } from 'node:assert';
 import { createHash, randomBytes } from 'node:crypto';
 import { basename } from 'node:path';
+import { childEnv } from '../../child-env.js';
 import { BindingConflictError, CacheDirError, LoadError, LoadFailedError } from '../../errors.js';
+import { initialEnvironment } from '../../initial-environment.js';
 import type { BindingOption, Isolation } from '../../options.js';
 import type { BindingConflict, BindingReport } from '../binding/decide.js';
 import { SHIM_SONAME } from '../binding/shim.js';
@@ -41,6 +43,8 @@ export interface PrepareParts {
   env: Readonly<Record<string, string>>;
   /** What libraries that come along must be, as the handler itself. */
   rules: SafetyRules;
+  /** Aborted once nobody waits for the result any more. */
+  signal?: AbortSignal;
 }
 
 /** A library of which this version has a copy of its own. */
@@ -80,19 +84,20 @@ export async function prepareLibrary(parts: PrepareParts): Promise<Prepared> {
     return untouched(copy, 'only ELF files are changed, and this platform has others');
   }
   const inOwnProcess = isolation === 'process';
+  const environment = inOwnProcess ? childEnv(env) : initialEnvironment();
   let survey: Survey;
   try {
-    survey = await askSurvey({
+    const task = {
       copyPath: copy.path,
       sourcePath: copy.sourcePath,
-      libraryPath:
-        (inOwnProcess ? env['LD_LIBRARY_PATH'] : undefined) ?? process.env['LD_LIBRARY_PATH'] ?? '',
+      libraryPath: environment['LD_LIBRARY_PATH'] ?? '',
       binding,
       inOwnProcess,
-    });
+    };
+    survey = await askSurvey(task, parts.signal);
   } catch (error) {
     if (error instanceof ElfError) return untouched(copy, messageOf(error));
-    throw notPrepared(copy.sourcePath, error);
+    throw notSurveyed(copy, error);
   }
   const { conflict } = survey.binding;
   if (conflict !== null) throw bindingConflict(copy.sourcePath, conflict);
@@ -128,15 +133,22 @@ function bindingConflict(path: string, conflict: BindingConflict): BindingConfli
   );
 }
 
-function notPrepared(path: string, cause: unknown): LoadError {
+function notSurveyed(copy: PrivateCopy, cause: unknown): LoadError {
+  const isCopy = (cause as NodeJS.ErrnoException).path === copy.path;
+  return isCopy ? notPrepared(copy, cause) : notLookedInto(copy, cause);
+}
+
+function notPrepared(copy: PrivateCopy, cause: unknown): LoadError {
   if (cause instanceof LoadError) return cause;
-  if (codeOf(cause) !== undefined) {
-    const message = `the private copies for ${quote(path)} cannot be changed: ${cacheAdvice(cause)}`;
-    return new CacheDirError(message, path, { cause });
-  }
-  return new LoadFailedError(`${path} could not be looked into: ${messageOf(cause)}`, path, {
-    cause,
-  });
+  if (codeOf(cause) === undefined) return notLookedInto(copy, cause);
+  const path = copy.sourcePath;
+  const message = `the private copies for ${quote(path)} cannot be changed: ${cacheAdvice(cause)}`;
+  return new CacheDirError(message, path, { cause });
+}
+
+function notLookedInto({ sourcePath }: PrivateCopy, cause: unknown): LoadFailedError {
+  const message = `${sourcePath} could not be looked into: ${messageOf(cause)}`;
+  return new LoadFailedError(message, sourcePath, { cause });
 }
 
 /** A copy of something that comes along. */
@@ -169,12 +181,12 @@ class Preparation {
       const root = { ...this.#patchTask(0, copy.path, this.#rootName), first: this.#shim };
       const tasks = places.map((place) => this.#copyTask(place));
       // The library itself last: if another one cannot be changed, it is as it was deployed.
-      const patched = await askPatch([...tasks, root]);
+      const patched = await askPatch([...tasks, root], this.#parts.signal);
       return this.#describe([...places, 0], patched);
     } catch (error) {
       await this.#remove();
       if (error instanceof ElfError) return this.#unseparated(messageOf(error));
-      throw notPrepared(copy.sourcePath, error);
+      throw notPrepared(copy, error);
     }
   }
 
@@ -268,6 +280,7 @@ class Preparation {
     const key = createHash('sha256').update(contents.sort().join('\n')).digest('hex');
     const kept = await this.#parts.store.keep(key, fresh, async () => {
       for (const [at, place] of places.entries()) this.#copies.set(place, fresh[at] as OwnCopy);
+      // Without the signal: other loads may be waiting for these copies.
       await askPatch(places.map((place) => this.#copyTask(place)));
     });
     for (const place of places) {

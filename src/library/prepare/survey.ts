@@ -1,6 +1,5 @@
 /** What a library needs and what has to be changed in it, from ELF files alone. Runs in a worker thread; all that goes in and out is plain data. */
 
-import { readFileSync } from 'node:fs';
 import type { BindingOption } from '../../options.js';
 import { type BindingDecision, decideBinding } from '../binding/decide.js';
 import { ProcessScope } from '../binding/process-scope.js';
@@ -11,14 +10,14 @@ import { MappedLibraries } from '../dependencies/mapped.js';
 import { LibrarySearch } from '../dependencies/search.js';
 import { ElfFile } from '../elf/elf-file.js';
 import { type Pins, pinsOf } from '../pins.js';
-import { codeOf, messageOf } from '../system-errors.js';
+import { messageOf } from '../system-errors.js';
 
 export interface SurveyTask {
   /** The private copy, which is what is looked at. */
   copyPath: string;
   /** Where the library was deployed. */
   sourcePath: string;
-  /** `LD_LIBRARY_PATH` of the process that will load it; for this one, as the host has it now. */
+  /** `LD_LIBRARY_PATH` of the process that will load it, as it was when that process started. */
   libraryPath: string;
   /** What the option says. */
   binding: BindingOption;
@@ -73,8 +72,7 @@ export function survey(task: SurveyTask): Survey {
   try {
     atStart ??= MappedLibraries.atStart();
     const mapped = task.inOwnProcess ? atStart : MappedLibraries.now();
-    const variable = task.inOwnProcess ? task.libraryPath : ownLibraryPath(task.libraryPath);
-    const search = new LibrarySearch(variable, root);
+    const search = new LibrarySearch(task.libraryPath, root);
     const closure = new Closure({ root, sourcePath: task.sourcePath, search, mapped });
     try {
       return describe(closure, atStart, decide(closure, task.binding));
@@ -182,22 +180,6 @@ function newSearchPath(library: Library, isRoot: boolean): string[] | null {
   if (isRoot && !needsOwn && !/\$/.test(`${runpath}${rpath}`)) return null;
   const places = new Set([...library.rpath, ...library.search]);
   return [...places].filter((place) => !/[:$]/.test(place));
-}
-
-/**
- * As it was when this process started, which is when the loader reads it. A process that has changed its user since, or
- * whose executable has capabilities, may not read that (PR_SET_DUMPABLE in prctl(2)): then `now` is the best there is.
- */
-function ownLibraryPath(now: string): string {
-  const prefix = 'LD_LIBRARY_PATH=';
-  let variables: string[];
-  try {
-    variables = readFileSync('/proc/self/environ', 'utf8').split('\0');
-  } catch (error) {
-    if (codeOf(error) !== 'EACCES' && codeOf(error) !== 'EPERM') throw error;
-    return now;
-  }
-  return variables.find((text) => text.startsWith(prefix))?.slice(prefix.length) ?? '';
 }
 
 function isHeld(names: ReadonlySet<string>, libraries: MappedLibraries): boolean {
