@@ -51,7 +51,10 @@ function findUnwritable(root: unknown): string | null {
   if (rootFault !== null) return rootFault;
   for (let container = left.pop(); container !== undefined; container = left.pop()) {
     const inArray = Array.isArray(container);
-    for (const key of Object.keys(container)) {
+    const keys = Object.keys(container);
+    // A place of an array that was never set is written as null, too.
+    if (Array.isArray(container) && keys.length < container.length) return 'an array with holes';
+    for (const key of keys) {
       const value = (container as Record<string, unknown>)[key];
       // A property without a value is an ordinary way to leave it out; in an array it would become null.
       if (value === undefined && !inArray) continue;
@@ -90,8 +93,11 @@ function isPlain(value: object): boolean {
 
 /** Instances of classes are written as their own enumerable properties. What keeps its state elsewhere is lost. */
 function examineInstance(value: object): string | null {
+  if (types.isNumberObject(value)) return examine(Number(value), []);
   if (types.isBoxedPrimitive(value)) return null;
   const tag = tagOf(value);
+  // Also of a class that adds properties of its own.
+  if (types.isMap(value) || types.isSet(value)) return `a ${tag}`;
   if (types.isNativeError(value) || tag === 'Error') return 'an Error';
   if (ArrayBuffer.isView(value)) return `bytes (${tag}) inside it`;
   if (typeof (value as { pipe?: unknown }).pipe === 'function') return 'a stream';

@@ -130,7 +130,11 @@ test('what JSON would lose is refused, in requests and in metadata, at any depth
     Infinity: Number.POSITIVE_INFINITY,
     'an object that keeps its state to itself': new Hidden(),
     'bytes in an object': { bytes: new Uint8Array(3) },
-    'a hole in an array': [1, undefined],
+    'a boxed NaN': Object(Number.NaN),
+    'undefined in an array': [1, undefined],
+    'a hole in an array': Object.assign(new Array(2), { 0: 1 }),
+    'a Map with a property of its own': Object.assign(new Map([[1, 2]]), { name: 'x' }),
+    'a Set with a property of its own': Object.assign(new Set([1]), { name: 'x' }),
     "another realm's Map": runInNewContext('new Map()'),
   };
   for (const [what, value] of Object.entries(lost)) {
