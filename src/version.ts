@@ -414,7 +414,10 @@ export class Version implements LoadedHandler {
   #dropRest(drain: Drain, reason: DropReason): void {
     this.#dispatcher.dropAll(reason);
     if (this.#state !== 'draining') return;
-    this.#after(drain, this.options.cancelGraceMs, () => {
+    const { cancelGraceMs, loadTimeoutMs, isolation } = this.options;
+    // A process that runs a dropped call is killed when its grace is over, and is gone a moment later.
+    const killMs = isolation === 'process' ? loadTimeoutMs : 0;
+    this.#after(drain, cancelGraceMs + killMs, () => {
       this.#settleReport(drain, 'resident', this.#whatRuns());
     });
   }

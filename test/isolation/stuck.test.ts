@@ -41,6 +41,17 @@ for (const maxStuckLanes of [0, 2]) {
   );
 }
 
+inProcesses('a call that is dropped and ignores it is gone when the report comes', async (t) => {
+  const registry = await openIsolated(t, { cancelGraceMs: 1, loadTimeoutMs: 60_000 });
+  await registry.load('own_process');
+  const gate = await fileGate(t);
+  const dropped = failure(registry.execute('own_process', {}, gate.request), 'reason');
+  await gate.started();
+  const { drained } = await registry.swap('own_process', fixture('own_process'));
+  t.deepEqual(await dropped, { code: 'ERR_HANDLER_DROPPED', reason: 'swap' });
+  t.like(await drained, { dropped: 1, abandoned: 0, library: 'unloaded' });
+});
+
 inProcesses('who waits behind a stuck call is served by the next process', async (t) => {
   const registry = await openIsolated(t, { cancelGraceMs: 50 });
   await registry.load('own_process');
