@@ -42,12 +42,16 @@ export async function against(args: readonly string[]): Promise<number> {
   }
 }
 
-/** Lets `work` end in order when a signal comes, and returns the status that a shell gives a program that the signal ended. */
+/**
+ * Lets `work` end in order when a signal comes, and returns the status that a shell gives a program
+ * that the signal ended.
+ */
 async function unlessInterrupted(work: (signal: AbortSignal) => Promise<number>): Promise<number> {
   const interruption = new AbortController();
   let received: (typeof SIGNALS)[number] | undefined;
   const interrupt = (signal: (typeof SIGNALS)[number]) => {
-    // npm passes on a signal that the terminal has sent already: the second one must not cut the cleaning short.
+    // npm passes on a signal that the terminal has sent already: the second one must not cut the
+    // cleaning short.
     received ??= signal;
     interruption.abort();
   };

@@ -1,22 +1,28 @@
 /**
- * What koffi maps for each thread that calls native code: a stack, with a page on each side, and a heap for arguments. koffi 3.3.4
- * never gives them back (docs/koffi-thread-memory.md), so we do once the thread has ended.
+ * What koffi maps for each thread that calls native code: a stack, with a page on each side, and a
+ * heap for arguments. koffi 3.3.4 never gives them back (docs/koffi-thread-memory.md), so we do
+ * once the thread has ended.
  *
- * The thread notes where they are in memory that it shares with its pool (workers/call-memory.ts). Unmapping memory that is
- * somebody else's would be far worse than the leak, so a note is acted on only if all of this holds:
+ * The thread notes where they are in memory that it shares with its pool (workers/call-memory.ts).
+ * Unmapping memory that is somebody else's would be far worse than the leak, so a note is acted on
+ * only if all of this holds:
  *
- * 1. Node has joined the thread. A thread that is stuck in native code, or that `pthread_exit` has ended, keeps its memory.
- * 2. The process's mappings show a page without access, then a writable stack of the size that was asked for, and a writable
- *    heap; all of it anonymous.
- * 3. The pool's token is still in the page above the stack, which nobody else writes to. A koffi that does give the memory
- *    back has taken the token with it, whatever lies there by then.
+ * 1. Node has joined the thread. A thread that is stuck in native code, or that `pthread_exit` has
+ *    ended, keeps its memory.
+ * 2. The process's mappings show a page without access, then a writable stack of the size that was
+ *    asked for, and a writable heap; all of it anonymous.
+ * 3. The pool's token is still in the page above the stack, which nobody else writes to. A koffi
+ *    that does give the memory back has taken the token with it, whatever lies there by then.
  */
 
 import { strict as assert } from 'node:assert';
 import { randomFillSync } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 
-/** Words of a note: 64-bit floats, which hold addresses exactly. The thread writes them, `THREAD_ID` last. */
+/**
+ * Words of a note: 64-bit floats, which hold addresses exactly. The thread writes them, `THREAD_ID`
+ * last.
+ */
 export const NOTE = {
   /** Node's number of the thread; 0 until the note is complete. */
   THREAD_ID: 0,
@@ -62,8 +68,8 @@ export function tokenAddress(words: Float64Array): number {
 let memory: import('../workers/c-functions.js').MappedMemory | null = null;
 
 /**
- * Binds what `giveBack` calls. Done before the first handler is loaded: a library whose constructor hangs holds the dynamic
- * loader's lock, and after that nothing can be bound any more.
+ * Binds what `giveBack` calls. Done before the first handler is loaded: a library whose constructor
+ * hangs holds the dynamic loader's lock, and after that nothing can be bound any more.
  */
 export async function prepareGivingBack(): Promise<void> {
   if (memory !== null || process.platform !== 'linux') return;
@@ -71,9 +77,13 @@ export async function prepareGivingBack(): Promise<void> {
   memory = bindMappedMemory();
 }
 
-/** Gives back what the notes say, as far as it is seen to be that. Each thread must have been joined, and be noted once. */
+/**
+ * Gives back what the notes say, as far as it is seen to be that. Each thread must have been
+ * joined, and be noted once.
+ */
 export async function giveBack(notes: readonly CallMemoryNote[]): Promise<void> {
-  // Where the system does not tell what is mapped, nothing is noted; where it no longer does, nothing can be made sure of.
+  // Where the system does not tell what is mapped, nothing is noted; where it no longer does,
+  // nothing can be made sure of.
   if (notes.length === 0) return;
   const maps = await readFile('/proc/self/maps', 'utf8').catch(() => '');
   assert(memory !== null, 'a thread opens a library after prepareGivingBack');
@@ -106,7 +116,8 @@ function parseMappings(maps: string): Mapping[] {
 }
 
 function looksRight(mappings: readonly Mapping[], words: Float64Array): boolean {
-  // The kernel merges neighbours of the same kind, so a mapping may reach further than what was mapped at once.
+  // The kernel merges neighbours of the same kind, so a mapping may reach further than what was
+  // mapped at once.
   const isAll = (access: string, start: number, end: number) =>
     mappings.some((one) => one.access === access && one.start <= start && end <= one.end);
   const stack = word(words, NOTE.STACK);

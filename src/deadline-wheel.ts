@@ -51,7 +51,9 @@ export class DeadlineWheel<T extends WheelLinks<T>> {
     this.#originMs = nowMs;
   }
 
-  /** Adds an element that is in no wheel. One that is due already comes with the next millisecond. */
+  /**
+   * Adds an element that is in no wheel. One that is due already comes with the next millisecond.
+   */
   add(element: T, atMs: number): void {
     assert(element.wheelSlot === NOWHERE, 'an element is in the wheel once');
     element.wheelTick = Math.ceil(atMs - this.#originMs);

@@ -1,9 +1,9 @@
 /**
  * Ends a lane's process from the main thread, whatever it does.
  *
- * A signal may be refused: this process may have become another user's since (setuid(2)). So each lane
- * process has a lifeline, a pipe that this process holds the only writing end of. When that is closed,
- * the kernel ends the lane process on its own behalf, which needs no permission.
+ * A signal may be refused: this process may have become another user's since (setuid(2)). So each
+ * lane process has a lifeline, a pipe that this process holds the only writing end of. When that is
+ * closed, the kernel ends the lane process on its own behalf, which needs no permission.
  */
 
 import { closeSync } from 'node:fs';

@@ -44,7 +44,10 @@ export class Histogram {
     if (value > this.max) this.max = value;
   }
 
-  /** Takes away what was also recorded in `part`, so that `rest` is left, which tells the limits of it. */
+  /**
+   * Takes away what was also recorded in `part`, so that `rest` is left, which tells the limits of
+   * it.
+   */
   subtract(part: Histogram, rest: readonly Histogram[]): void {
     for (let bin = part.#first; bin <= part.#last; bin++) {
       this.#bins[bin] = (this.#bins[bin] ?? 0) - (part.#bins[bin] ?? 0);
@@ -58,8 +61,8 @@ export class Histogram {
   }
 
   /**
-   * For each of `shares`, which must rise from 0 to 1, the value that so many are not above, within 1 %;
-   * 0 if there is none.
+   * For each of `shares`, which must rise from 0 to 1, the value that so many are not above, within
+   * 1 %; 0 if there is none.
    */
   quantiles(shares: readonly number[]): number[] {
     let bin = this.#first - 1;

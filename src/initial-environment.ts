@@ -5,8 +5,9 @@ import { readFileSync } from 'node:fs';
 let initial: Readonly<Record<string, string | undefined>> | null = null;
 
 /**
- * The dynamic loader has read it once, and ignores what has been set since. A worker thread's `process.env` may be
- * another one altogether, which is what this returns where the system does not tell.
+ * The dynamic loader has read it once, and ignores what has been set since. A worker thread's
+ * `process.env` may be another one altogether, which is what this returns where the system does not
+ * tell.
  */
 export function initialEnvironment(): Readonly<Record<string, string | undefined>> {
   initial ??= readInitial();

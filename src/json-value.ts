@@ -56,7 +56,8 @@ function findUnwritable(root: unknown): string | null {
     if (Array.isArray(container) && keys.length < container.length) return 'an array with holes';
     for (const key of keys) {
       const value = (container as Record<string, unknown>)[key];
-      // A property without a value is an ordinary way to leave it out; in an array it would become null.
+      // A property without a value is an ordinary way to leave it out; in an array it would become
+      // null.
       if (value === undefined && !inArray) continue;
       const fault = examine(value, left);
       if (fault !== null) return `${fault} at ${JSON.stringify(key)}`;
@@ -91,7 +92,10 @@ function isPlain(value: object): boolean {
   return Object.getPrototypeOf(prototype) === null && tagOf(value) === 'Object';
 }
 
-/** Instances of classes are written as their own enumerable properties. What keeps its state elsewhere is lost. */
+/**
+ * Instances of classes are written as their own enumerable properties. What keeps its state
+ * elsewhere is lost.
+ */
 function examineInstance(value: object): string | null {
   if (types.isNumberObject(value)) return examine(Number(value), []);
   if (types.isBoxedPrimitive(value)) return null;

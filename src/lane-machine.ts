@@ -1,6 +1,6 @@
 /**
- * The lanes of one version as a state machine: plain data, no input or output. An event goes in, the
- * next state and a list of effects come out; `Lanes` performs them and sends the events.
+ * The lanes of one version as a state machine: plain data, no input or output. An event goes in,
+ * the next state and a list of effects come out; `Lanes` performs them and sends the events.
  *
  * A lane is known by its place: its index in the ring. A place without a lane is free.
  *
@@ -38,8 +38,8 @@
  * | not       |          | a request is answered             | closed; a pause goes on             |
  * | closed    |          |                                   |                                     |
  *
- * A start that fails while other lanes serve is not the circuit's affair: the next one waits, longer
- * each time, and requests are taken as before. That is what `spares` is for.
+ * A start that fails while other lanes serve is not the circuit's affair: the next one waits,
+ * longer each time, and requests are taken as before. That is what `spares` is for.
  *
  * What holds after each step is in `assertFleet`.
  */
@@ -88,7 +88,9 @@ export type Lane =
   /** Loads the library. */
   | { readonly state: 'starting'; readonly replaces: Replaced | null }
   | { readonly state: 'serving'; readonly worn: WearReason | null }
-  /** Cannot be had back until its call or its load returns. `barred` if it takes no request then. */
+  /**
+   * Cannot be had back until its call or its load returns. `barred` if it takes no request then.
+   */
   | {
       readonly state: 'stuck';
       readonly in: 'call' | 'load';
@@ -380,8 +382,8 @@ class Draft {
       this.#newlyStuck = { lane: place, killed: false };
       return;
     }
-    // Bar the lane from new requests before its slot is looked at, so that no other request's call is
-    // ever killed.
+    // Bar the lane from new requests before its slot is looked at, so that no other request's call
+    // is ever killed.
     if (lane.state === 'serving') {
       this.#effects.push({ do: 'dismiss', lane: place });
       this.#owe(place);
@@ -604,7 +606,9 @@ class Draft {
 
   // ---- What follows, whatever happened -----------------------------------------------------------
 
-  /** Brings the number of lanes, the circuit and what is refused in line with the lanes as they are. */
+  /**
+   * Brings the number of lanes, the circuit and what is refused in line with the lanes as they are.
+   */
   settle(): void {
     // What a dead lane has answered decides what its death means: that is collected first.
     if (this.phase === 'serving' && this.#count('dead') === 0) {

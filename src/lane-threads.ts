@@ -1,8 +1,10 @@
 /**
- * The threads that lanes run in, by the system's numbers, in memory that all threads of the process share. Whoever looks for threads of a
- * library leaves these out: they have been in it, and what is left of that on their stacks says nothing.
+ * The threads that lanes run in, by the system's numbers, in memory that all threads of the process
+ * share. Whoever looks for threads of a library leaves these out: they have been in it, and what is
+ * left of that on their stacks says nothing.
  *
- * A number may be another thread's after its owner has ended, so the moment in which the thread was started belongs to it.
+ * A number may be another thread's after its owner has ended, so the moment in which the thread was
+ * started belongs to it.
  */
 
 import { readFileSync, readlinkSync } from 'node:fs';
@@ -70,7 +72,8 @@ export function threadKey(id: number): ThreadKey | null {
   } catch {
     return null;
   }
-  // Columns: proc_pid_stat(5). They are counted from the end of the name, which may contain anything.
+  // Columns: proc_pid_stat(5). They are counted from the end of the name, which may contain
+  // anything.
   const columns = text.slice(text.lastIndexOf(')') + 2).split(' ');
   return {
     id,

@@ -1,4 +1,7 @@
-/** Node's permission model (`node --permission`): what a load needs of it, and an error that names what was not granted. */
+/**
+ * Node's permission model (`node --permission`): what a load needs of it, and an error that names
+ * what was not granted.
+ */
 
 import { PermissionDeniedError, type PermissionFlag } from './errors.js';
 import type { ResolvedEndpointOptions } from './options.js';
@@ -19,7 +22,8 @@ function permission(): { has(scope: string): boolean } | undefined {
 }
 
 /**
- * Refuses to start processes where Node may not. On Linux they are started without Node, which would not notice.
+ * Refuses to start processes where Node may not. On Linux they are started without Node, which
+ * would not notice.
  *
  * @throws {PermissionDeniedError}
  */

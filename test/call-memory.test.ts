@@ -1,4 +1,7 @@
-/** What koffi maps for each lane's thread is given back when the thread has ended, and nothing else ever is. */
+/**
+ * What koffi maps for each lane's thread is given back when the thread has ended, and nothing else
+ * ever is.
+ */
 
 import { readFileSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
@@ -24,7 +27,9 @@ const serially = process.platform === 'linux' ? test.serial : test.serial.skip;
 const native = new NativeMemory(2 * 1024 * 1024);
 const { pageBytes } = native;
 
-/** Of a size that nothing else in this process has, so that it can be told in the list of mappings. */
+/**
+ * Of a size that nothing else in this process has, so that it can be told in the list of mappings.
+ */
 const STACK_BYTES = 3 * 1024 * 1024 + 16 * pageBytes;
 const SWAPS = 60;
 

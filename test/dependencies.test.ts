@@ -1,5 +1,6 @@
 /**
- * A version is a whole of its own: its statics and what it brings along are not those of another version, and all of it can be unloaded.
+ * A version is a whole of its own: its statics and what it brings along are not those of another
+ * version, and all of it can be unloaded.
  */
 
 import { copyFile, cp, mkdir, readdir, realpath, rename, rm, symlink } from 'node:fs/promises';

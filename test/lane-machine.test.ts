@@ -1,9 +1,9 @@
 /**
- * The lane machine in every order of events, for fleets of several shapes: what must hold holds after
- * each step, and from every state there is a way back to a version that serves.
+ * The lane machine in every order of events, for fleets of several shapes: what must hold holds
+ * after each step, and from every state there is a way back to a version that serves.
  *
- * How many lanes were lost in a row is counted only as far as it decides anything, so that the states
- * are finite.
+ * How many lanes were lost in a row is counted only as far as it decides anything, so that the
+ * states are finite.
  */
 
 import { AssertionError, strict as assert } from 'node:assert';
@@ -37,7 +37,10 @@ const base: FleetLimits = {
   recycleAfterMs: Number.POSITIVE_INFINITY,
 };
 
-/** The largest shape has some 400,000 states: those are explored that take the fewest events to reach. */
+/**
+ * The largest shape has some 400,000 states: those are explored that take the fewest events to
+ * reach.
+ */
 const MOST_STATES = 10_000;
 
 /** Small ones first, which notice most mistakes soonest. */
@@ -180,7 +183,10 @@ function choices(it: Machine, scene: Scene): [string, Scene][] {
   ]);
 }
 
-/** What the supervisor may say to an effect that asks it something, in the order in which it says it. */
+/**
+ * What the supervisor may say to an effect that asks it something, in the order in which it says
+ * it.
+ */
 function answersTo(question: Effect): FleetEvent[][] {
   switch (question.do) {
     case 'kill':
@@ -244,7 +250,9 @@ function laneEvents({ limits, phase }: Fleet, lane: number, now: Lane): FleetEve
   }
 }
 
-/** All that decides what can happen from here. Which lane is which does not, nor why one is worn. */
+/**
+ * All that decides what can happen from here. Which lane is which does not, nor why one is worn.
+ */
 function fingerprint(scene: Scene): string {
   const texts = permutations(scene.fleet.lanes.length).map((places) => described(scene, places));
   return texts.sort()[0] as string;

@@ -1,4 +1,7 @@
-/** The process that a registry lives in: how its loader was set up, what Node permits it, and which thread it is. */
+/**
+ * The process that a registry lives in: how its loader was set up, what Node permits it, and which
+ * thread it is.
+ */
 
 import { execFile } from 'node:child_process';
 import { chown, mkdir } from 'node:fs/promises';
@@ -21,14 +24,19 @@ const onLinux = process.platform === 'linux' ? test : test.skip;
 interface Host {
   flags?: readonly string[];
   env?: Record<string, string>;
-  /** The code of a module, which has `HandlerRegistry`, `tell` and `library`, the path of the library. */
+  /**
+   * The code of a module, which has `HandlerRegistry`, `tell` and `library`, the path of the
+   * library.
+   */
   body: string;
   library: string;
   /** Runs it in a worker thread. */
   inWorker?: boolean;
 }
 
-/** What a module tells, line by line, in a process of its own, and what it writes to standard error. */
+/**
+ * What a module tells, line by line, in a process of its own, and what it writes to standard error.
+ */
 async function told(
   t: ExecutionContext,
   { flags = [], env = {}, body, library, inWorker = false }: Host,

@@ -1,4 +1,7 @@
-/** Where koffi's memory of this thread is, for whoever gives it back when the thread has ended (src/call-memory.ts). Linux only. */
+/**
+ * Where koffi's memory of this thread is, for whoever gives it back when the thread has ended
+ * (src/call-memory.ts). Linux only.
+ */
 
 import { threadId } from 'node:worker_threads';
 import { NOTE, tokenAddress, viewNote } from '../src/call-memory.js';
@@ -34,8 +37,9 @@ export function noteCallMemory(
 }
 
 /**
- * Where the stack pointer is in a native call; null where the system does not tell. The kernel shows it for a thread that is in a
- * system call, and so to the call that reads it (proc_pid_syscall(5)): on all processors alike, and without any C library's help.
+ * Where the stack pointer is in a native call; null where the system does not tell. The kernel
+ * shows it for a thread that is in a system call, and so to the call that reads it
+ * (proc_pid_syscall(5)): on all processors alike, and without any C library's help.
  */
 function stackPointerInCalls(): number | null {
   const open = bind('open', 'int', ['const char *', 'int', 'int']);

@@ -1,6 +1,6 @@
 /**
- * Opens a library by its plan, and closes it again. What a plan wants is done in this thread, which may have to wait for the loader, and
- * never on the main thread.
+ * Opens a library by its plan, and closes it again. What a plan wants is done in this thread, which
+ * may have to wait for the loader, and never on the main thread.
  */
 
 import { randomBytes } from 'node:crypto';
@@ -19,7 +19,10 @@ const RTLD_NOW = 2;
 const RTLD_NOLOAD = 4;
 const RTLD_NODELETE = 0x1000;
 
-/** What makes the runtime shim, for a plan that wants one. Few do, and what it needs takes a while to import. */
+/**
+ * What makes the runtime shim, for a plan that wants one. Few do, and what it needs takes a while
+ * to import.
+ */
 export async function shimMaker({ runtimeShim }: LoadPlan): Promise<ShimMaker | null> {
   if (runtimeShim === null) return null;
   return (await import('../src/library/binding/shim.js')).shimOfThisProcess;
@@ -28,9 +31,11 @@ export async function shimMaker({ runtimeShim }: LoadPlan): Promise<ShimMaker | 
 export type ShimMaker = () => Uint8Array;
 
 /**
- * Opens what has to be there before, then the library itself. `makeShim` is what `shimMaker` gave for this plan.
+ * Opens what has to be there before, then the library itself. `makeShim` is what `shimMaker` gave
+ * for this plan.
  *
- * @throws {LibraryRefused} if the loader refuses any of it, a required symbol is missing or the ABI is not ours.
+ * @throws {LibraryRefused} if the loader refuses any of it, a required symbol is missing or the ABI
+ *   is not ours.
  */
 export function openLibrary(
   plan: LoadPlan,
@@ -47,8 +52,8 @@ export function openLibrary(
 }
 
 /**
- * Between the library's shutdown and its unload: what threads of this process are still in is mapped for good from now on, and
- * returned. The unload then leaves it.
+ * Between the library's shutdown and its unload: what threads of this process are still in is
+ * mapped for good from now on, and returned. The unload then leaves it.
  */
 export function keepEntered(plan: LoadPlan, threads: Omit<LookOptions, 'files'>): KeptLibrary[] {
   if (process.platform !== 'linux' || !plan.mayStartThreads) return [];

@@ -1,6 +1,6 @@
 /**
- * The thread that looks into libraries and changes their copies, so that the main thread does not. It runs no code of theirs: whatever
- * it is doing, it can be ended.
+ * The thread that looks into libraries and changes their copies, so that the main thread does not.
+ * It runs no code of theirs: whatever it is doing, it can be ended.
  */
 
 import { parentPort } from 'node:worker_threads';

@@ -14,7 +14,8 @@ export class CommandError extends Error {
  * What the program printed to stdout.
  *
  * @throws {CommandError} if it does not exist, or ends with another status than 0
- * @throws {DOMException} `AbortError` if interrupted, once the program and its children have been killed
+ * @throws {DOMException} `AbortError` if interrupted, once the program and its children have been
+ *   killed
  */
 export async function runCommand(
   program: string,
@@ -22,7 +23,8 @@ export async function runCommand(
   { cwd, signal }: { cwd: string; signal: AbortSignal },
 ): Promise<string> {
   signal.throwIfAborted();
-  // In a process group of its own: npm's children would outlive npm, and go on writing to a directory that is being removed.
+  // In a process group of its own: npm's children would outlive npm, and go on writing to a
+  // directory that is being removed.
   const child = spawn(program, args, { cwd, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
   let stdout = '';
   let printed = '';

@@ -1,9 +1,11 @@
 /**
- * Compares two builds of the engine by pairs of trials that run one right after the other, so that a machine that becomes slower does
- * so for both. The order alternates (A B, B A, A B, ...), so that neither always has the machine that the other one has warmed up.
+ * Compares two builds of the engine by pairs of trials that run one right after the other, so that
+ * a machine that becomes slower does so for both. The order alternates (A B, B A, A B, ...), so
+ * that neither always has the machine that the other one has warmed up.
  *
- * Each trial is a fresh process: where the memory of a process happens to lie, and when its code happens to be compiled, makes
- * more of a difference than a round, and must differ from pair to pair for the interval to know of it.
+ * Each trial is a fresh process: where the memory of a process happens to lie, and when its code
+ * happens to be compiled, makes more of a difference than a round, and must differ from pair to
+ * pair for the interval to know of it.
  */
 
 import type { Compared, Figure, Measurement, Trial } from '../harness/question.js';
@@ -13,7 +15,10 @@ export type SideName = 'new' | 'old';
 
 /** How far the interval may reach from the median on either side, as a share of it. */
 export const WITHIN = 0.02;
-/** An interval of fewer pairs may be narrow by chance. It is looked at after every second pair, which widens the error of 5 % a little. */
+/**
+ * An interval of fewer pairs may be narrow by chance. It is looked at after every second pair,
+ * which widens the error of 5 % a little.
+ */
 export const FEWEST_PAIRS = 10;
 
 export interface Comparison {
@@ -45,7 +50,10 @@ export interface FigureResult {
   error?: string;
 }
 
-/** Pairs until the intervals of all figures are narrow enough, or the most pairs or the most time is reached. */
+/**
+ * Pairs until the intervals of all figures are narrow enough, or the most pairs or the most time is
+ * reached.
+ */
 export async function compare(comparison: Comparison): Promise<FigureResult[]> {
   const { compared, fewestPairs, mostPairs, mostMs, progress, now } = comparison;
   const startedMs = now();

@@ -1,17 +1,22 @@
 /**
  * A confidence interval of a median that assumes nothing about how the values are distributed.
  *
- * Each value is above the true median with probability 1/2, so the number of values above it is binomial, and the interval from
- * the j-th smallest to the j-th largest value misses the median with probability 2 · P(Bin(n, 1/2) < j). The largest j for which that is at most 5 %
- * gives the narrowest such interval: J.-Y. Le Boudec, "Performance Evaluation of Computer and Communication Systems" (2010),
- * section 2.2 and its table for n from 6 on. A bootstrap would be narrower by a hair, but only approximately right for few values,
- * and two runs over the same values would differ.
+ * Each value is above the true median with probability 1/2, so the number of values above it is
+ * binomial, and the interval from the j-th smallest to the j-th largest value misses the median
+ * with probability 2 · P(Bin(n, 1/2) < j). The largest j for which that is at most 5 % gives the
+ * narrowest such interval: J.-Y. Le Boudec, "Performance Evaluation of Computer and Communication
+ * Systems" (2010), section 2.2 and its table for n from 6 on. A bootstrap would be narrower by a
+ * hair, but only approximately right for few values, and two runs over the same values would
+ * differ.
  */
 
 import { median } from '../harness/question.js';
 
 export const CONFIDENCE = 0.95;
-/** With fewer values than this, not even the lowest and the highest enclose the median with 95 % confidence. */
+/**
+ * With fewer values than this, not even the lowest and the highest enclose the median with 95 %
+ * confidence.
+ */
 export const FEWEST_VALUES = 6;
 
 export interface MedianInterval {

@@ -1,4 +1,7 @@
-/** What a comparison with another commit says: a table for people, an object for programs, and the exit status. */
+/**
+ * What a comparison with another commit says: a table for people, an object for programs, and the
+ * exit status.
+ */
 
 import { median } from '../harness/question.js';
 import { amount, plainTable } from '../harness/text.js';

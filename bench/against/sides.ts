@@ -5,15 +5,19 @@
  *     DIR/new/           dist/src and dist/workers of this checkout
  *     DIR/old/           dist/src and dist/workers of the other commit, compiled with its compiler
  *
- * The bench itself is always this checkout's: its compiled files are copied into both, beside dist/src, which they import as
- * `../src/index.js`. Older commits have no such mode, and a bench that changed in between would be compared instead of the engine. To
- * have the bench import the engine from a path that it is told was rejected: the two engines would then have different neighbours (their own koffi
- * beside the bench's), and each import of the engine in the bench would have to know of it. What both sides need to agree on
- * is the engine's public interface; where the other commit lacks something that a question uses, that question's trials fail there and say so.
+ * The bench itself is always this checkout's: its compiled files are copied into both, beside
+ * dist/src, which they import as `../src/index.js`. Older commits have no such mode, and a bench
+ * that changed in between would be compared instead of the engine. To have the bench import the
+ * engine from a path that it is told was rejected: the two engines would then have different
+ * neighbours (their own koffi beside the bench's), and each import of the engine in the bench would
+ * have to know of it. What both sides need to agree on is the engine's public interface; where the
+ * other commit lacks something that a question uses, that question's trials fail there and say so.
  *
- * Both are copies in the same place, so neither has the warmer files or the shorter paths, and this checkout may be built anew meanwhile.
- * Dependencies are looked up from directory to directory: where the lock files are the same, both find those of this checkout in DIR;
- * otherwise the other commit has its own in DIR/old, and finds in DIR only what the bench needs and that commit did not have.
+ * Both are copies in the same place, so neither has the warmer files or the shorter paths, and this
+ * checkout may be built anew meanwhile. Dependencies are looked up from directory to directory:
+ * where the lock files are the same, both find those of this checkout in DIR; otherwise the other
+ * commit has its own in DIR/old, and finds in DIR only what the bench needs and that commit did not
+ * have.
  */
 
 import { cp, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
@@ -55,7 +59,8 @@ export async function buildSides({ ref, directory, signal, say }: Building): Pro
 
   say(`building ${ref} (${oldCommit})`);
   await mkdir(roots.old);
-  // An archive instead of a work tree: whatever ends this process, nothing is left in the repository that would have to be pruned.
+  // An archive instead of a work tree: whatever ends this process, nothing is left in the
+  // repository that would have to be pruned.
   const archive = join(directory, 'old.tar');
   await git('archive', '--format=tar', `--output=${archive}`, oldCommit);
   await runCommand('tar', ['-xf', archive, '-C', roots.old], { cwd: directory, signal });
@@ -83,7 +88,8 @@ async function buildOld(root: string, signal: AbortSignal, say: (line: string) =
     say('its package-lock.json differs from the one here: installing its dependencies');
     await runCommand('npm', ['ci', '--no-audit', '--no-fund'], { cwd: root, signal });
   }
-  // The engine alone, not `npm run build`: whether the other commit's tests and bench compile does not matter here.
+  // The engine alone, not `npm run build`: whether the other commit's tests and bench compile does
+  // not matter here.
   await writeFile(
     join(root, 'tsconfig.engine.json'),
     JSON.stringify({ extends: './tsconfig.json', include: ['src', 'workers'] }),
@@ -96,11 +102,15 @@ async function buildOld(root: string, signal: AbortSignal, say: (line: string) =
   });
 }
 
-/** Gives a side the bench of this checkout, with the native code that it has compiled, instead of its own. */
+/**
+ * Gives a side the bench of this checkout, with the native code that it has compiled, instead of
+ * its own.
+ */
 async function layBench(root: string): Promise<void> {
   const ofTheBench = ['bench', 'dist/bench', 'fixtures', 'dist/fixtures', 'include'];
   for (const path of ofTheBench) await rm(join(root, path), { recursive: true, force: true });
-  // The sources first and with their own times: the compiled library has to be newer than they are, or each side would compile it anew.
+  // The sources first and with their own times: the compiled library has to be newer than they are,
+  // or each side would compile it anew.
   await copyInto(root, ['bench/native', 'fixtures', 'include'], true);
   await copyInto(root, ['dist/bench', 'dist/fixtures']);
 }

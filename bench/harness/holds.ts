@@ -1,9 +1,11 @@
 /**
- * What "the event loop is held for at most N ms" means, here, in docs/ and in issues: the longest hold during an operation is
- * at most N ms longer than the longest one in an equally long window without the operation, in the same run.
+ * What "the event loop is held for at most N ms" means, here, in docs/ and in issues: the longest
+ * hold during an operation is at most N ms longer than the longest one in an equally long window
+ * without the operation, in the same run.
  *
- * On a machine that is shared, any thread is stopped for milliseconds now and then, and the longer one watches, the longer is the
- * longest stop that one sees. So a hold during an operation says little by itself; what it is compared with has to be as long as the operation.
+ * On a machine that is shared, any thread is stopped for milliseconds now and then, and the longer
+ * one watches, the longer is the longest stop that one sees. So a hold during an operation says
+ * little by itself; what it is compared with has to be as long as the operation.
  */
 
 import { median } from './question.js';
@@ -16,7 +18,10 @@ export interface Stretch {
   endMs: number;
 }
 
-/** From now until the function that it returns is called: from each turn of the event loop to the next one. */
+/**
+ * From now until the function that it returns is called: from each turn of the event loop to the
+ * next one.
+ */
 export function watchHolds(): () => Stretch[] {
   const turns: Stretch[] = [];
   let lastMs = performance.now();
@@ -25,7 +30,8 @@ export function watchHolds(): () => Stretch[] {
     turns.push({ startMs: lastMs, endMs: nowMs });
     lastMs = nowMs;
   };
-  // Not monitorEventLoopDelay: it says how long the longest hold was, but not when, and does not see the one that it is started or ended in.
+  // Not monitorEventLoopDelay: it says how long the longest hold was, but not when, and does not
+  // see the one that it is started or ended in.
   const timer = setInterval(turn, TICK_MS);
   return () => {
     clearInterval(timer);
@@ -37,15 +43,19 @@ export function watchHolds(): () => Stretch[] {
 export interface Held {
   /** The longest hold during the operation. */
   heldMs: number;
-  /** The longest one in a window without the operation that is as long: the median of all such windows. */
+  /**
+   * The longest one in a window without the operation that is as long: the median of all such
+   * windows.
+   */
   usualMs: number;
   /** What is meant by "held for". */
   moreMs: number;
 }
 
 /**
- * For how long an operation has held the event loop. `without` is cut into windows as long as the operation; if it is shorter
- * than the operation, it is one window, and what is usual is rather too little.
+ * For how long an operation has held the event loop. `without` is cut into windows as long as the
+ * operation; if it is shorter than the operation, it is one window, and what is usual is rather too
+ * little.
  */
 export function heldBy(operation: Stretch, without: Stretch, turns: readonly Stretch[]): Held {
   const lengthMs = operation.endMs - operation.startMs;
@@ -59,7 +69,10 @@ export function heldBy(operation: Stretch, without: Stretch, turns: readonly Str
   return { heldMs, usualMs, moreMs: Math.max(0, heldMs - usualMs) };
 }
 
-/** The longest time in the stretch that lies between two turns, beyond what lies there when the event loop is free. */
+/**
+ * The longest time in the stretch that lies between two turns, beyond what lies there when the
+ * event loop is free.
+ */
 function longestHold(stretch: Stretch, turns: readonly Stretch[]): number {
   let longestMs = 0;
   for (const turn of turns) {

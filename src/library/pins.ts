@@ -1,6 +1,6 @@
 /**
- * What keeps a library in memory after everybody has closed it, as far as its file tells: for the drain report, whose reason is read by
- * whoever wonders where the memory goes.
+ * What keeps a library in memory after everybody has closed it, as far as its file tells: for the
+ * drain report, whose reason is read by whoever wonders where the memory goes.
  */
 
 import { DF_1, DT } from './elf/constants.js';
@@ -9,15 +9,23 @@ import { type ElfFile, isImported } from './elf/elf-file.js';
 export interface Pins {
   /** It is linked never to be unloaded (`-z nodelete`). */
   neverUnloaded: boolean;
-  /** It holds a Go runtime, which is never unloaded either, and cannot be: its threads have no end. */
+  /**
+   * It holds a Go runtime, which is never unloaded either, and cannot be: its threads have no end.
+   */
   go: boolean;
-  /** What has thread-locals with destructors in it; the loader keeps the library while a thread has one that is still to run. */
+  /**
+   * What has thread-locals with destructors in it; the loader keeps the library while a thread has
+   * one that is still to run.
+   */
   threadLocals: string | null;
   /** It can open libraries, itself among them. */
   opensLibraries: boolean;
 }
 
-/** What the linker puts into every library that Go code is called in, also when its other symbols are stripped. */
+/**
+ * What the linker puts into every library that Go code is called in, also when its other symbols
+ * are stripped.
+ */
 const GO_SYMBOLS = ['crosscall2', '_cgo_topofstack', 'x_cgo_init'];
 
 /** @throws {ElfError} if the file cannot be read. */
@@ -31,7 +39,10 @@ export function pinsOf(elf: ElfFile): Pins {
   };
 }
 
-/** C++ registers destructors with libstdc++ or libc++abi; Rust, and a libstdc++ that is linked in, with the C library. */
+/**
+ * C++ registers destructors with libstdc++ or libc++abi; Rust, and a libstdc++ that is linked in,
+ * with the C library.
+ */
 function threadLocalsOf(imported: ReadonlySet<string>): string | null {
   if (imported.has('__cxa_thread_atexit')) return 'C++ thread_local';
   if (!imported.has('__cxa_thread_atexit_impl')) return null;

@@ -1,4 +1,7 @@
-/** The comparison with another commit: its statistics on made-up numbers, its command line, and one small real run. */
+/**
+ * The comparison with another commit: its statistics on made-up numbers, its command line, and one
+ * small real run.
+ */
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -17,8 +20,8 @@ import { scratch } from '../support/files.js';
 // ---- The interval ------------------------------------------------------------------------------------
 
 /**
- * The ranks of the interval's ends and its coverage. In print: J.-Y. Le Boudec, "Performance Evaluation of Computer and Communication
- * Systems", table of the 95 % intervals of the median.
+ * The ranks of the interval's ends and its coverage. In print: J.-Y. Le Boudec, "Performance
+ * Evaluation of Computer and Communication Systems", table of the 95 % intervals of the median.
  */
 const tabled: [count: number, low: number, high: number, coverage: number][] = [
   [6, 1, 6, 0.969],
@@ -133,7 +136,8 @@ test('ends when the interval has become narrow: outliers at first, and the same 
   const { results, order } = await made([rate], (side, call) => ({
     perSecond: side === 'new' && call <= 8 ? 5 : 1,
   }));
-  // Four pairs of ratio 5: of 16 pairs, the interval is from the 4th to the 13th value; of 18, from the 5th to the 14th.
+  // Four pairs of ratio 5: of 16 pairs, the interval is from the 4th to the 13th value; of 18, from
+  // the 5th to the 14th.
   t.is(order.length, 36);
   t.is(results[0]?.interval?.median, 1);
   t.is(results[0]?.interval?.high, 1);
@@ -148,7 +152,8 @@ test('ends when the time is over', async (t) => {
       return ms;
     },
   });
-  // The clock is read once at the beginning and before each pair: at 10, 20, 30 and 40 ms there is still time.
+  // The clock is read once at the beginning and before each pair: at 10, 20, 30 and 40 ms there is
+  // still time.
   t.is(results[0]?.ratios.length, 4);
   t.is(results[0]?.interval, null);
   t.is(exitStatus([{ name: 'q', tookMs: 1, figures: results }], { atLeast: 0.5 }), 3);

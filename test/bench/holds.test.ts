@@ -15,7 +15,8 @@ function everyMs(lastMs: number, ...holds: [start: number, end: number][]): Stre
 }
 
 test('a hold counts beyond the usual of windows that are as long as the operation', (t) => {
-  // Holds of 3, 5 and 4 ms beyond the tick, one in each of three windows of 100 ms; one of 9 ms in the operation.
+  // Holds of 3, 5 and 4 ms beyond the tick, one in each of three windows of 100 ms; one of 9 ms in
+  // the operation.
   const turns = everyMs(400, [10, 14], [150, 156], [250, 255], [320, 330]);
   const without = { startMs: 0, endMs: 300 };
   const operation = { startMs: 300, endMs: 400 };

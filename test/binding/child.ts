@@ -1,4 +1,7 @@
-/** Modules that run in a process of their own: what is tested here crashes where it fails, and what is preloaded is there from the start. */
+/**
+ * Modules that run in a process of their own: what is tested here crashes where it fails, and what
+ * is preloaded is there from the start.
+ */
 
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -21,8 +24,8 @@ export interface End {
 }
 
 /**
- * Runs `body` with `registry`, one on the fixtures that is closed afterwards, and `ask`, which gives the text of a response or the code
- * of an error.
+ * Runs `body` with `registry`, one on the fixtures that is closed afterwards, and `ask`, which
+ * gives the text of a response or the code of an error.
  */
 export async function runChild(
   t: ExecutionContext,

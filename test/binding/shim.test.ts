@@ -77,7 +77,8 @@ for (const preload of preloads) {
       const { bind } = await import('${new URL('../../workers/c-functions.js', import.meta.url).href}');
       const scope = ProcessScope.open();
       const shim = ElfFile.from(makeShim(scope));
-      // Not by the global scope: there, the address of a function can be that of a jump to it in the executable.
+      // Not by the global scope: there, the address of a function can be that of a jump to it in
+      // the executable.
       const handle = bind('dlopen', 'uintptr_t', ['const char *', 'int'])(${JSON.stringify(preload)}, 5);
       const dlsym = bind('dlsym', 'uintptr_t', ['uintptr_t', 'const char *']);
       for (const name of ['malloc', 'free']) console.log(shim.find(name)?.value === dlsym(handle, name));

@@ -1,4 +1,7 @@
-/** Binding with what the system has: its zlib and OpenSSL, which node has too, Rust's standard library, and a sanitizer. */
+/**
+ * Binding with what the system has: its zlib and OpenSSL, which node has too, Rust's standard
+ * library, and a sanitizer.
+ */
 
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -14,7 +17,10 @@ import { onLinux } from '../support/process.js';
 import { activeOf, openRegistry } from '../support/registry.js';
 import { linesOf, systemLibrary } from './child.js';
 
-/** For what needs something that is not on every machine: the name of the test says what to install, and it is not run. */
+/**
+ * For what needs something that is not on every machine: the name of the test says what to install,
+ * and it is not run.
+ */
 function where(isThere: boolean, missing: string) {
   return (title: string, body: (t: ExecutionContext) => Promise<void>): void => {
     if (isThere) onLinux(title, body);

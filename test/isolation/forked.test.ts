@@ -1,6 +1,6 @@
 /**
- * Lanes whose end is not seen on their socket, or that may not be killed: the handler forked a process
- * that holds the socket open, or the host has become another user.
+ * Lanes whose end is not seen on their socket, or that may not be killed: the handler forked a
+ * process that holds the socket open, or the host has become another user.
  */
 
 import { execFile } from 'node:child_process';

@@ -1,4 +1,7 @@
-/** Libraries that stay mapped for one reason each: the drain report gives that one, and the mappings agree. */
+/**
+ * Libraries that stay mapped for one reason each: the drain report gives that one, and the mappings
+ * agree.
+ */
 
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -1,6 +1,7 @@
 /**
- * Loads one library as a backend would, and says what it sees: a program of its own, which a library may crash. Its argument is a
- * `Task`, its output lines are `Seen`. It ends by itself, when nothing keeps it alive any more.
+ * Loads one library as a backend would, and says what it sees: a program of its own, which a
+ * library may crash. Its argument is a `Task`, its output lines are `Seen`. It ends by itself, when
+ * nothing keeps it alive any more.
  */
 
 import { strict as assert } from 'node:assert';
@@ -42,7 +43,10 @@ const registry = new HandlerRegistry({
   cancelGraceMs: PATIENT_MS,
 });
 
-/** Private copies that this process maps: the files below the cache directory that are named for the endpoint. */
+/**
+ * Private copies that this process maps: the files below the cache directory that are named for the
+ * endpoint.
+ */
 function mappedCopies(): Set<string> {
   const lines = readFileSync('/proc/self/maps', 'utf8').split('\n');
   const paths = lines.map((line) => line.slice(line.indexOf('/')).replace(/ \(deleted\)$/, ''));
@@ -102,7 +106,10 @@ async function ask(expected: Uint8Array, timeoutMs = PATIENT_MS): Promise<string
   }
 }
 
-/** A panic is an error of its request, or the end of its process; the next request is answered either way. */
+/**
+ * A panic is an error of its request, or the end of its process; the next request is answered
+ * either way.
+ */
 async function panics({ request, error }: NonNullable<Task['panic']>): Promise<string[]> {
   // Without unwinding there is nothing that a thread could survive.
   if (error === null && task.isolation === 'thread') return [];
@@ -209,12 +216,16 @@ begin('unload');
 begin('exit');
 say({ type: 'done' });
 
-/** The least of a few looks: buffers that were collected are freed by a thread of V8's, when it gets to it. */
+/**
+ * The least of a few looks: buffers that were collected are freed by a thread of V8's, when it gets
+ * to it.
+ */
 async function sample(swaps: number, trim: (left: number) => number): Promise<Sample> {
   const looks: Sample[] = [];
   for (let look = 0; look < LOOKS; look++) {
     await settleMemory();
-    // What was freed and is kept for the next is the allocator's affair, and comes and goes by some 20 MiB.
+    // What was freed and is kept for the next is the allocator's affair, and comes and goes by some
+    // 20 MiB.
     trim(0);
     looks.push({ swaps, ...nativeMemory(), copies: mappedCopies().size });
   }

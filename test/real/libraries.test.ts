@@ -1,4 +1,7 @@
-/** Real libraries: everything that a backend does with them, briefly. `npm run real` does it at length. */
+/**
+ * Real libraries: everything that a backend does with them, briefly. `npm run real` does it at
+ * length.
+ */
 
 import test from 'ava';
 import { needs } from '../support/needs.js';

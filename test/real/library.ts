@@ -1,4 +1,6 @@
-/** What the conformance suite knows of one library, and what is right for a handler that uses it. */
+/**
+ * What the conformance suite knows of one library, and what is right for a handler that uses it.
+ */
 
 /** Something that has to be on the machine, by the Debian package that brings it. */
 export type Need =
@@ -14,8 +16,8 @@ export type Source =
   | { language: 'go'; directory: string };
 
 /**
- * What becomes of a version of it in a thread. `swept`: thread-locals with destructors keep it until another library is
- * unloaded. `stays`: it asks never to be unloaded.
+ * What becomes of a version of it in a thread. `swept`: thread-locals with destructors keep it
+ * until another library is unloaded. `stays`: it asks never to be unloaded.
  */
 export type Fate = 'unloaded' | 'swept' | 'stays';
 
@@ -39,7 +41,10 @@ export interface Library {
   dependencies: readonly string[];
   /** Whose symbols come first, where that does not depend on what this Node has of its own. */
   binding?: 'default' | 'own';
-  /** A request that panics inside; with unwinding it is this error of the handler's, otherwise (null) it ends the process. */
+  /**
+   * A request that panics inside; with unwinding it is this error of the handler's, otherwise
+   * (null) it ends the process.
+   */
   panic?: { request: string; error: { code: number; message: string } | null };
   /** Codes of the warnings that `inspect` must give, and no others. */
   warnings: readonly string[];

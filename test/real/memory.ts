@@ -1,6 +1,7 @@
 /**
- * What this process holds outside of V8's heap, from proc_pid_smaps(5). V8's young generation grows to its full size in some hundred swaps, by
- * 90 to 230 mappings, whatever is loaded; what a library leaves behind would not be seen beside it.
+ * What this process holds outside of V8's heap, from proc_pid_smaps(5). V8's young generation grows
+ * to its full size in some hundred swaps, by 90 to 230 mappings, whatever is loaded; what a library
+ * leaves behind would not be seen beside it.
  */
 
 import { readFileSync } from 'node:fs';
@@ -8,13 +9,16 @@ import { readFileSync } from 'node:fs';
 export interface NativeMemory {
   mappings: number;
   /**
-   * What this process alone has written to. Not what it shares with lane processes, which counts as private when one of them has ended and
-   * its memory here is not collected yet.
+   * What this process alone has written to. Not what it shares with lane processes, which counts as
+   * private when one of them has ended and its memory here is not collected yet.
    */
   privateKiB: number;
 }
 
-/** V8 asks for its heap at random addresses below this one, without a name. Libraries and everybody else's memory lie above. */
+/**
+ * V8 asks for its heap at random addresses below this one, without a name. Libraries and everybody
+ * else's memory lie above.
+ */
 const V8_HEAP_END = 2 ** 46;
 
 export function nativeMemory(): NativeMemory {

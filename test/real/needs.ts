@@ -1,4 +1,7 @@
-/** Which Debian packages are missing for a library, without a package manager: by the files that they bring. */
+/**
+ * Which Debian packages are missing for a library, without a package manager: by the files that
+ * they bring.
+ */
 
 import { access, constants } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';

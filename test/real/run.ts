@@ -14,8 +14,9 @@ import type { Library } from './library.js';
 const PATIENCE_MS = 300_000;
 
 /**
- * In some tens of swaps the process still warms up: by 10 mappings and 50 to 170 KiB a swap, whatever is loaded. A lane's stack that nobody gives
- * back is 3 mappings for each of two lanes at each swap, a version that stays at least one page of data and 4 mappings.
+ * In some tens of swaps the process still warms up: by 10 mappings and 50 to 170 KiB a swap,
+ * whatever is loaded. A lane's stack that nobody gives back is 3 mappings for each of two lanes at
+ * each swap, a version that stays at least one page of data and 4 mappings.
  */
 const MAPPINGS_SLACK = 24;
 const KIB_PER_SWAP = 256;
@@ -140,7 +141,9 @@ async function runHost(task: Task): Promise<Ended> {
   return { seen: lines.map((line) => JSON.parse(line) as Seen), stderr, exitCode, signal };
 }
 
-/** What is said of each check: that it was not reached, that the host ended in it, or what was seen. */
+/**
+ * What is said of each check: that it was not reached, that the host ended in it, or what was seen.
+ */
 class Verdicts {
   readonly #ended: Ended;
 
@@ -199,7 +202,10 @@ function growthOf(samples: readonly Sample[]): Growth | null {
   };
 }
 
-/** Between the least of both halves: what waits to be collected comes and goes, what is left behind is always there. */
+/**
+ * Between the least of both halves: what waits to be collected comes and goes, what is left behind
+ * is always there.
+ */
 function growthOfLeast(samples: readonly Sample[]): number {
   const half = Math.floor(samples.length / 2);
   const least = (some: readonly Sample[]) =>

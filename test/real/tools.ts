@@ -11,7 +11,10 @@ export const FILE = '{file}';
 /** A response may have so many bytes, and be told by a tool in as many more. */
 const MAX_OUTPUT_BYTES = 256 * 1024 * 1024;
 
-/** What a program prints when it is given `input` as a file, or on standard input if no argument names the file. */
+/**
+ * What a program prints when it is given `input` as a file, or on standard input if no argument
+ * names the file.
+ */
 export async function output(command: readonly string[], input: Buffer): Promise<Buffer> {
   const directory = await mkdtemp(join(tmpdir(), 'changeover-real-'));
   try {

@@ -1,4 +1,6 @@
-/** How a run of tests is shown while it goes on: a bar on a terminal, a line now and then elsewhere. */
+/**
+ * How a run of tests is shown while it goes on: a bar on a terminal, a line now and then elsewhere.
+ */
 
 import { SingleBar } from 'cli-progress';
 

@@ -16,8 +16,9 @@ export interface HeldInit {
 }
 
 /**
- * Holds every `handler_init` of `slow_init` from now on. For serial tests only, since the environment is the whole
- * process's. Call it after the registry is opened: teardowns run in reverse order, so it is released before the registry closes.
+ * Holds every `handler_init` of `slow_init` from now on. For serial tests only, since the
+ * environment is the whole process's. Call it after the registry is opened: teardowns run in
+ * reverse order, so it is released before the registry closes.
  */
 export async function holdInit(t: ExecutionContext): Promise<HeldInit> {
   const directory = await scratch(t);
@@ -25,7 +26,8 @@ export async function holdInit(t: ExecutionContext): Promise<HeldInit> {
   process.env[VARIABLE] = entered;
   const release = async () => {
     delete process.env[VARIABLE];
-    // Directory and all: an init that has read the variable already can no longer create its file, and is not held.
+    // Directory and all: an init that has read the variable already can no longer create its file,
+    // and is not held.
     await rm(directory, { recursive: true, force: true });
   };
   t.teardown(release);

@@ -24,7 +24,10 @@ export interface Source {
   language?: 'c' | 'c++';
 }
 
-/** Compiles a library into a directory and returns its path. Its symbols are visible unless it says otherwise. */
+/**
+ * Compiles a library into a directory and returns its path. Its symbols are visible unless it says
+ * otherwise.
+ */
 export async function compileIn(directory: string, library: Source): Promise<string> {
   const { name, code, flags = [], language = 'c' } = library;
   const output = join(directory, name);

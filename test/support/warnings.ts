@@ -1,6 +1,6 @@
 /**
- * Warnings that a test is about: the test receives them, and Node does not print them. All others are printed as
- * ever.
+ * Warnings that a test is about: the test receives them, and Node does not print them. All others
+ * are printed as ever.
  */
 
 import type { ExecutionContext } from 'ava';
@@ -29,15 +29,18 @@ for (const print of printing) process.off('warning', print);
 process.on('warning', deliver);
 
 export interface CapturedWarnings {
-  /** In the order in which they were emitted. Concurrent tests that want the same warning all receive it. */
+  /**
+   * In the order in which they were emitted. Concurrent tests that want the same warning all
+   * receive it.
+   */
   readonly warnings: readonly Error[];
   /** The first warning, once there is one. */
   first(): Promise<Error>;
 }
 
 /**
- * Captures the warnings that `wanted` accepts until the test is over. Call it before whatever may emit them
- * during the test's teardown, because teardowns run in reverse order.
+ * Captures the warnings that `wanted` accepts until the test is over. Call it before whatever may
+ * emit them during the test's teardown, because teardowns run in reverse order.
  */
 export function captureWarnings(
   t: ExecutionContext,

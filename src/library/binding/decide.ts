@@ -1,13 +1,15 @@
 /**
  * Which binding a library gets, decided from ELF files before anything is loaded.
  *
- * The node executable exports some 70,000 symbols, those of its zlib, OpenSSL, ICU and SQLite among them, and with ordinary binding a
- * library that brings its own gets Node's. So a library whose closure imports a name that both the executable and the closure define
- * is bound to its own first. All others are bound as any program's libraries are.
+ * The node executable exports some 70,000 symbols, those of its zlib, OpenSSL, ICU and SQLite among
+ * them, and with ordinary binding a library that brings its own gets Node's. So a library whose
+ * closure imports a name that both the executable and the closure define is bound to its own first.
+ * All others are bound as any program's libraries are.
  *
- * Own binding alone would take two things away that ordinary binding gives: data that the executable holds as a copy of the C library's
- * (`environ`, `std::cerr`), and functions that a preloaded library stands in for (`malloc`). A runtime shim gives them back (see
- * shim.ts). Where there can be none, and the library uses one of these, no binding is right.
+ * Own binding alone would take two things away that ordinary binding gives: data that the
+ * executable holds as a copy of the C library's (`environ`, `std::cerr`), and functions that a
+ * preloaded library stands in for (`malloc`). A runtime shim gives them back (see shim.ts). Where
+ * there can be none, and the library uses one of these, no binding is right.
  */
 
 import { basename } from 'node:path';
@@ -23,7 +25,10 @@ export interface BindingReport {
   /** `default`: the node executable comes first. `own`: the library and its dependencies do. */
   mode: Binding;
   reason: string;
-  /** Names that both the executable and the library or its dependencies define, and that are used; at most 20 of them. */
+  /**
+   * Names that both the executable and the library or its dependencies define, and that are used;
+   * at most 20 of them.
+   */
   symbols: string[];
   /** How many there are. */
   symbolCount: number;
@@ -45,24 +50,30 @@ export type BindingDecision =
 const MOST_SYMBOLS = 20;
 
 /**
- * Copies in the executable whose originals nobody initialises. `stdin`, `stdout` and `stderr` are alike in both places, and so is what
- * is constant: vtables, type information, `std::nothrow`.
+ * Copies in the executable whose originals nobody initialises. `stdin`, `stdout` and `stderr` are
+ * alike in both places, and so is what is constant: vtables, type information, `std::nothrow`.
  */
 const UNUSABLE_ORIGINAL =
   /^(?:_{0,2}environ|_{0,2}(?:timezone|tzname|daylight)|_ZSt[345]w?(?:cin|cout|cerr|clog))$/;
 
-/** Functions that give and take back memory. Taken from one allocator, it must not be given to another. */
+/**
+ * Functions that give and take back memory. Taken from one allocator, it must not be given to
+ * another.
+ */
 const ALLOCATION = ['malloc', 'calloc', 'realloc', 'free', 'strdup', '_Znwm', '_ZdlPv'];
 
-/** What every C++ library has of the standard library's templates. It is the same wherever it comes from. */
+/**
+ * What every C++ library has of the standard library's templates. It is the same wherever it comes
+ * from.
+ */
 const STANDARD_TEMPLATE = /^_Z(?:T[VISCT]|GV)?Z*N?[VKRO]*(?:S[tabsiod]|9__gnu_cxx|10__cxxabiv1)/;
 
 /** `RTLD_DEEPBIND` makes these end the process: https://github.com/google/sanitizers/issues/611 */
 const SANITIZERS = ['__asan_init', '__tsan_init', '__msan_init', '__hwasan_init', '__memprof_init'];
 
 /**
- * Decides for the library that comes first in `closure`. `scope` is this process's; `wanted` is what the option `binding` says.
- * `shimObstacle` is why there can be no shim, or null.
+ * Decides for the library that comes first in `closure`. `scope` is this process's; `wanted` is
+ * what the option `binding` says. `shimObstacle` is why there can be no shim, or null.
  */
 export function decideBinding(
   closure: readonly ClosureLibrary[],
@@ -113,7 +124,10 @@ export function decideBinding(
   return decided('own', `${why}; without a runtime shim: ${shimObstacle}`);
 }
 
-/** The library and what it brings, without what every library shares and what the executable has loaded under the same name. */
+/**
+ * The library and what it brings, without what every library shares and what the executable has
+ * loaded under the same name.
+ */
 function ownLibraries(closure: readonly ClosureLibrary[], scope: ProcessScope): ClosureLibrary[] {
   const held = new Set(scope.files.map(({ elf, path }) => elf.soname ?? basename(path)));
   return closure.filter(({ elf, name }, index) => {
@@ -123,7 +137,10 @@ function ownLibraries(closure: readonly ClosureLibrary[], scope: ProcessScope): 
   });
 }
 
-/** Names that some library of `own` uses and defines, and that ordinary binding finds in the executable or in what it has loaded. */
+/**
+ * Names that some library of `own` uses and defines, and that ordinary binding finds in the
+ * executable or in what it has loaded.
+ */
 function contested(own: readonly ClosureLibrary[], scope: ProcessScope): string[] {
   const used = new Set<string>();
   for (const { elf } of own) for (const { name } of elf.importedSymbols()) used.add(name);
@@ -137,7 +154,9 @@ function contested(own: readonly ClosureLibrary[], scope: ProcessScope): string[
   return [...defined].sort();
 }
 
-/** Whether a name is one of a library that the process has, and no affair of the C and C++ runtime. */
+/**
+ * Whether a name is one of a library that the process has, and no affair of the C and C++ runtime.
+ */
 function isForeign(name: string, scope: ProcessScope): boolean {
   return !STANDARD_TEMPLATE.test(name) && scope.isForeign(name) && !scope.isOfRuntime(name);
 }
@@ -147,7 +166,10 @@ function isSymbolic(elf: ElfFile): boolean {
   return elf.value(DT.SYMBOLIC) !== undefined || ((elf.value(DT.FLAGS) ?? 0) & DF.SYMBOLIC) !== 0;
 }
 
-/** Adds what a library defines and uses by name all the same: then a relocation refers to it, and the loader may find another one. */
+/**
+ * Adds what a library defines and uses by name all the same: then a relocation refers to it, and
+ * the loader may find another one.
+ */
 function addReplaceable(elf: ElfFile, scope: ProcessScope, defined: Set<string>): void {
   for (const index of elf.referencedSymbols()) {
     const symbol = elf.symbol(index);

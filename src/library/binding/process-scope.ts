@@ -1,8 +1,9 @@
 /**
- * Where this process's dynamic loader looks for a symbol first: the executable, what is preloaded, and what the executable needs.
- * ld.so(8) calls it the global scope.
+ * Where this process's dynamic loader looks for a symbol first: the executable, what is preloaded,
+ * and what the executable needs. ld.so(8) calls it the global scope.
  *
- * Read from the list of mappings and from the files, so any thread can, and nothing has to be loaded for it. Linux only.
+ * Read from the list of mappings and from the files, so any thread can, and nothing has to be
+ * loaded for it. Linux only.
  */
 
 import { readFileSync, readlinkSync, realpathSync } from 'node:fs';
@@ -90,7 +91,10 @@ export class ProcessScope {
     return this.files.some(({ isRuntime, elf }) => isRuntime && elf.find(name) !== undefined);
   }
 
-  /** Whether a symbol of the executable is the copy of another library's data, which everybody then uses in the original's place. */
+  /**
+   * Whether a symbol of the executable is the copy of another library's data, which everybody then
+   * uses in the original's place.
+   */
   isCopy(symbol: ElfSymbol): boolean {
     this.#copies ??= copiesIn(this.executable.elf);
     return this.#copies.has(symbol.value);
@@ -151,7 +155,10 @@ class ScopeReader {
     }
   }
 
-  /** Adds the mapped library that a name stands for: by its file's name, which is quick, or by what it calls itself. */
+  /**
+   * Adds the mapped library that a name stands for: by its file's name, which is quick, or by what
+   * it calls itself.
+   */
   #add(name: string): void {
     const wanted = basename(name);
     const realPath = name.includes('/') ? realPathOf(name) : null;
@@ -203,7 +210,10 @@ function realPathOf(path: string): string | null {
   }
 }
 
-/** What was preloaded when the process started, in that order. A worker thread's own environment does not tell. */
+/**
+ * What was preloaded when the process started, in that order. A worker thread's own environment
+ * does not tell.
+ */
 function preloadedNames(): string[] {
   const prefix = 'LD_PRELOAD=';
   const variables = readText('/proc/self/environ').split('\0');
@@ -229,7 +239,10 @@ function biasOf(elf: ElfFile, start: number): number {
   return start - (first === undefined ? 0 : first.address - first.offset);
 }
 
-/** The files that a text of `/proc/<pid>/maps` lists, each with the place where its first byte is mapped. */
+/**
+ * The files that a text of `/proc/<pid>/maps` lists, each with the place where its first byte is
+ * mapped.
+ */
 function mappedFiles(maps: string): Candidate[] {
   const files = new Map<string, Candidate>();
   for (const line of maps.split('\n')) {

@@ -1,4 +1,7 @@
-/** Libraries that are not a handler's own affair: the C and C++ runtime, and runtimes whose threads outlive their users. */
+/**
+ * Libraries that are not a handler's own affair: the C and C++ runtime, and runtimes whose threads
+ * outlive their users.
+ */
 
 import type { ElfFile } from '../elf/elf-file.js';
 
@@ -11,8 +14,8 @@ export interface ClosureLibrary {
 }
 
 /**
- * What every program on Linux shares: two copies of it in one process get in each other's way, and one that another library shares
- * names with is the same anyway.
+ * What every program on Linux shares: two copies of it in one process get in each other's way, and
+ * one that another library shares names with is the same anyway.
  */
 const SYSTEM_RUNTIME =
   /^(?:ld-(?:linux|musl)[^/]*\.so|lib(?:c|m|dl|pthread|rt|util|resolv|anl|mvec|nss_\w+|BrokenLocale|stdc\+\+|gcc_s|atomic)\.so)(?:\.|$)/;
@@ -23,15 +26,15 @@ export function isSystemRuntime(soname: string): boolean {
 }
 
 /**
- * By name: OpenMP of GCC, LLVM and Intel, threading building blocks, Grand Central Dispatch, and BLAS libraries that start their
- * threads when they are loaded.
+ * By name: OpenMP of GCC, LLVM and Intel, threading building blocks, Grand Central Dispatch, and
+ * BLAS libraries that start their threads when they are loaded.
  */
 const LASTING_NAMES =
   /^lib(?:gomp|i?omp5?|iomp5md|tbb|tbb_debug|tbbmalloc|tbbmalloc_proxy|tbbbind\w*|dispatch|openblas\w*|blis\w*|mkl_(?:core|rt|\w+_thread)|cuda|cudart|OpenCL|oneapi\w*|sycl|cilkrts|goto2|armpl\w*)(?:[-.]|$)/;
 
 /**
- * By what it defines, however it is called: a copy that is brought along may have been renamed. Each is what programs call to have work
- * done by the runtime's threads.
+ * By what it defines, however it is called: a copy that is brought along may have been renamed.
+ * Each is what programs call to have work done by the runtime's threads.
  */
 const LASTING_SYMBOLS = [
   'GOMP_parallel',
@@ -51,7 +54,10 @@ export function keepsThreads(name: string, elf: ElfFile): boolean {
   return LASTING_SYMBOLS.some((symbol) => elf.find(symbol) !== undefined);
 }
 
-/** What starts a thread: of POSIX, of C11, of the C++ library, the system calls themselves; and what may bring in anything. */
+/**
+ * What starts a thread: of POSIX, of C11, of the C++ library, the system calls themselves; and what
+ * may bring in anything.
+ */
 const THREAD_STARTERS = new Set([
   'pthread_create',
   'thrd_create',

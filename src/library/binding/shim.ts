@@ -1,14 +1,16 @@
 /**
- * The runtime shim: a library of nothing but names and addresses, which comes first among the dependencies of a library with own binding.
+ * The runtime shim: a library of nothing but names and addresses, which comes first among the
+ * dependencies of a library with own binding.
  *
- * It has every name of the C and C++ runtime for which ordinary binding finds something else than the runtime itself: the executable's
- * copies of data (`environ`, `std::cerr`), and functions that a preloaded library stands in for (`malloc`). Each is an absolute
- * symbol with the address that ordinary binding finds in this process, so the library shares these with everybody, and has all else
- * from its own dependencies.
+ * It has every name of the C and C++ runtime for which ordinary binding finds something else than
+ * the runtime itself: the executable's copies of data (`environ`, `std::cerr`), and functions that
+ * a preloaded library stands in for (`malloc`). Each is an absolute symbol with the address that
+ * ordinary binding finds in this process, so the library shares these with everybody, and has all
+ * else from its own dependencies.
  *
- * The loader matches it by SONAME, so a library that needs it is the same file in every process, while each process makes a shim of its
- * own. Not in it are thread-locals, whose address differs from thread to thread, and functions that are chosen when they are bound
- * (`STT_GNU_IFUNC`).
+ * The loader matches it by SONAME, so a library that needs it is the same file in every process,
+ * while each process makes a shim of its own. Not in it are thread-locals, whose address differs
+ * from thread to thread, and functions that are chosen when they are bound (`STT_GNU_IFUNC`).
  */
 
 import { DT, PF, PT, SHN, STB, STT } from '../elf/constants.js';
@@ -68,7 +70,10 @@ function shimSymbols(scope: ProcessScope): ShimSymbol[] {
   return [...symbols.values()];
 }
 
-/** Adds what stands in for symbols of one library of the runtime, without those that were `seen` in an earlier one. */
+/**
+ * Adds what stands in for symbols of one library of the runtime, without those that were `seen` in
+ * an earlier one.
+ */
 function addStandIns(
   runtime: ScopeFile,
   scope: ProcessScope,
@@ -97,7 +102,8 @@ function addStandIns(
     add(name, found);
     if (found.file.isExecutable && scope.isCopy(found.symbol)) copies.set(symbol.value, found);
   }
-  // `environ` is `__environ`: one variable under several names, not all of which the executable needs to know.
+  // `environ` is `__environ`: one variable under several names, not all of which the executable
+  // needs to know.
   for (const { name, value } of variables) {
     const copy = copies.get(value);
     if (copy !== undefined) add(name, copy);
@@ -120,7 +126,10 @@ const ALIGN_BYTES = 65_536;
 /** `DT_SYMENT` */
 const DT_SYMBOL_BYTES = 11;
 
-/** A shared library with these symbols, in the simplest form that the loader takes: gABI, chapters 4 and 5. */
+/**
+ * A shared library with these symbols, in the simplest form that the loader takes: gABI, chapters 4
+ * and 5.
+ */
 function shimFile(symbols: readonly ShimSymbol[], machine: number): Buffer {
   const names = ['', SHIM_SONAME, ...symbols.map(({ name }) => name)].map((name) =>
     Buffer.from(`${name}\0`, 'latin1'),

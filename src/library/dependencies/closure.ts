@@ -1,9 +1,10 @@
 /**
- * A library and all that it needs, directly or not, as the dynamic loader would find it: breadth first, and nothing twice that was found
- * under one of its names before.
+ * A library and all that it needs, directly or not, as the dynamic loader would find it: breadth
+ * first, and nothing twice that was found under one of its names before.
  *
- * What a library brings along is *own*: it was found where that library says (`RPATH`, `RUNPATH`, or beside it), and not in a place of the
- * system's. Whatever needs something own must be own too, since it has to ask for another name.
+ * What a library brings along is *own*: it was found where that library says (`RPATH`, `RUNPATH`,
+ * or beside it), and not in a place of the system's. Whatever needs something own must be own too,
+ * since it has to ask for another name.
  */
 
 import { realpathSync } from 'node:fs';
@@ -34,11 +35,17 @@ export interface Library extends ClosureLibrary {
   /** What it is asked for by, and what it calls itself. */
   names: Set<string>;
   needs: Need[];
-  /** Where its own dependencies are looked for, and what it opens by name: with no `$ORIGIN` any more. */
+  /**
+   * Where its own dependencies are looked for, and what it opens by name: with no `$ORIGIN` any
+   * more.
+   */
   search: string[];
   /** Of the libraries that need it and have no `RUNPATH`, where they have theirs looked for. */
   rpath: string[];
-  /** The file that would have been found, had the process not loaded another one under the same name already. */
+  /**
+   * The file that would have been found, had the process not loaded another one under the same name
+   * already.
+   */
   shadowed: { by: string; isGone: boolean; wanted: string } | null;
 }
 
@@ -55,7 +62,10 @@ export interface ClosureParts {
 /** The library itself comes first. Whoever gets it must `close` it. */
 export class Closure {
   readonly libraries: Library[] = [];
-  /** What own libraries may open by name while they run, as far as there is such a file: it is the process's, whoever opens it first. */
+  /**
+   * What own libraries may open by name while they run, as far as there is such a file: it is the
+   * process's, whoever opens it first.
+   */
   readonly opened: { name: string; path: string; shadowed: Library['shadowed'] }[] = [];
   /** What comes along and cannot be read. */
   readonly damaged: { name: string; path: string }[] = [];
@@ -129,7 +139,8 @@ export class Closure {
     const { mapped, search } = this.#parts;
     const isOwn =
       found?.byLibrary === true && !search.isSystemPath(found.path) && !isSystemRuntime(name);
-    // What comes along is not looked for under its old name any more; all else is what the process has.
+    // What comes along is not looked for under its old name any more; all else is what the process
+    // has.
     const held = isOwn ? null : mapped.find(name);
     // What is mapped may have been removed since; then what is there instead is as good as can be.
     const path = held !== null && search.isLibrary(held.path) ? held.path : found?.path;
@@ -166,7 +177,10 @@ export class Closure {
     return neighbour === null ? null : { path: neighbour, byLibrary: true };
   }
 
-  /** Whether the places where a library's dependencies are looked for are those of something that came along. */
+  /**
+   * Whether the places where a library's dependencies are looked for are those of something that
+   * came along.
+   */
   #isOwnPlace(by: Library): boolean {
     return by.isOwn || (by.elf.runpath === null && by.elf.rpath === null && by.rpath.length > 0);
   }

@@ -1,4 +1,7 @@
-/** `/etc/ld.so.cache`: where glibc's loader finds what is on no path that it is told. Format: glibc, sysdeps/generic/dl-cache.h. */
+/**
+ * `/etc/ld.so.cache`: where glibc's loader finds what is on no path that it is told. Format: glibc,
+ * sysdeps/generic/dl-cache.h.
+ */
 
 import { readFileSync } from 'node:fs';
 import { codeOf } from '../system-errors.js';
@@ -12,7 +15,10 @@ const ENTRY_BYTES = 24;
 /** Larger than any real one by far. */
 const MOST_ENTRIES = 1_000_000;
 
-/** Paths by name, in the order in which the loader looks at them. Empty where there is no such cache. */
+/**
+ * Paths by name, in the order in which the loader looks at them. Empty where there is no such
+ * cache.
+ */
 export function readLoaderCache(path = CACHE_PATH): ReadonlyMap<string, readonly string[]> {
   let bytes: Buffer;
   try {

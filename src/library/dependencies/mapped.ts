@@ -1,6 +1,6 @@
 /**
- * What a process has loaded, by the names that its dynamic loader knows it by. Asked for one of these, the loader looks no further:
- * whoever needs a library gets the one that came first.
+ * What a process has loaded, by the names that its dynamic loader knows it by. Asked for one of
+ * these, the loader looks no further: whoever needs a library gets the one that came first.
  */
 
 import { readFileSync } from 'node:fs';

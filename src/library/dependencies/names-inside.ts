@@ -1,6 +1,6 @@
 /**
- * Names of libraries that stand in a library as texts: what it may open by name while it runs (dlopen(3)). A name that is put together at
- * run time is not seen.
+ * Names of libraries that stand in a library as texts: what it may open by name while it runs
+ * (dlopen(3)). A name that is put together at run time is not seen.
  */
 
 import { DT, PF, PT } from '../elf/constants.js';

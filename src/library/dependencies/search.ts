@@ -1,6 +1,7 @@
 /**
- * Where the dynamic loader looks for a library that another one needs: ld.so(8). Told apart is what the system has (the loader's own
- * directories, its cache, `LD_LIBRARY_PATH`) and what a library says of where its own dependencies are.
+ * Where the dynamic loader looks for a library that another one needs: ld.so(8). Told apart is what
+ * the system has (the loader's own directories, its cache, `LD_LIBRARY_PATH`) and what a library
+ * says of where its own dependencies are.
  */
 
 import { realpathSync, statSync } from 'node:fs';
@@ -38,7 +39,10 @@ export class LibrarySearch {
   readonly #systemDirectories: ReadonlySet<string>;
   readonly #like: ElfFile;
 
-  /** `variable` is `LD_LIBRARY_PATH` as the process that loads has it; what is found is for the same machine as `like`. */
+  /**
+   * `variable` is `LD_LIBRARY_PATH` as the process that loads has it; what is found is for the same
+   * machine as `like`.
+   */
   constructor(variable: string, like: ElfFile) {
     // An empty part stands for the working directory: what is there, is there by chance.
     this.#variables = variable.split(/[:;]/).filter((part) => part !== '');
@@ -63,7 +67,10 @@ export class LibrarySearch {
     );
   }
 
-  /** The library called `name`, for one that wants it to be looked for in these places; null if there is none. */
+  /**
+   * The library called `name`, for one that wants it to be looked for in these places; null if
+   * there is none.
+   */
   find(name: string, rpath: readonly string[], runpath: readonly string[]): Found | null {
     const own = this.#in(rpath, name);
     if (own !== null) return { path: own, byLibrary: true };
@@ -84,13 +91,15 @@ export class LibrarySearch {
     );
   }
 
-  /** Whether there is a library for this process: the loader passes over files for other machines. */
+  /**
+   * Whether there is a library for this process: the loader passes over files for other machines.
+   */
   isLibrary(path: string): boolean {
     try {
       return isFile(path) && this.#like.isLike(path);
     } catch (error) {
-      // What cannot be read here, be it the file or a directory on the way (a search path often names the build's), the
-      // loader cannot load either.
+      // What cannot be read here, be it the file or a directory on the way (a search path often
+      // names the build's), the loader cannot load either.
       if (codeOf(error) !== undefined) return false;
       throw error;
     }
@@ -103,7 +112,8 @@ export class LibrarySearch {
 }
 
 /**
- * The directories of a search path, `$ORIGIN` and its like replaced. `$LIB` differs from system to system: both ways are looked at.
+ * The directories of a search path, `$ORIGIN` and its like replaced. `$LIB` differs from system to
+ * system: both ways are looked at.
  */
 export function expand(searchPath: string | null, origins: readonly string[]): string[] {
   const directories = (searchPath ?? '').split(':').filter((part) => part !== '');

@@ -1,4 +1,7 @@
-/** The bytes of an ELF file: of a file that stays open, or in memory. Every range is checked before it is read. */
+/**
+ * The bytes of an ELF file: of a file that stays open, or in memory. Every range is checked before
+ * it is read.
+ */
 
 import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 
@@ -10,7 +13,8 @@ export class ElfError extends Error {
 export interface ElfBytes {
   readonly sizeBytes: number;
   /**
-   * A range of the file. It may share memory with the file's other ranges, so it is not to be written to.
+   * A range of the file. It may share memory with the file's other ranges, so it is not to be
+   * written to.
    *
    * @throws {ElfError} if it is not all inside of the file.
    */

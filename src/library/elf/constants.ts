@@ -1,4 +1,7 @@
-/** Numbers of the ELF format that several readers need: elf(5), the System V gABI and the GNU additions. */
+/**
+ * Numbers of the ELF format that several readers need: elf(5), the System V gABI and the GNU
+ * additions.
+ */
 
 export const PT = {
   LOAD: 1,

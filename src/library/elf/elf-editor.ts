@@ -1,14 +1,17 @@
 /**
- * Changes what a library says to the dynamic loader: names of libraries, where they are looked for, how its symbols bind. For the private
- * copy alone, which nobody has mapped yet.
+ * Changes what a library says to the dynamic loader: names of libraries, where they are looked for,
+ * how its symbols bind. For the private copy alone, which nobody has mapped yet.
  *
- * Names are never written over: a name may be the end of another one's, so that two share their bytes. The table of names is copied behind
- * everything else, with what is new at its end, and what referred to the old name refers to the new one. The copy is mapped by a
- * segment of its own, whose header takes the place of one that nobody needs at run time, or the table of headers moves there too.
+ * Names are never written over: a name may be the end of another one's, so that two share their
+ * bytes. The table of names is copied behind everything else, with what is new at its end, and what
+ * referred to the old name refers to the new one. The copy is mapped by a segment of its own, whose
+ * header takes the place of one that nobody needs at run time, or the table of headers moves there
+ * too.
  *
  *   | the file as it was | padding | names, new ones last | dynamic section, if it has grown | headers, if they had to move |
  *
- * Headers of stacks, of unwinding and of properties are never given up: the loader, or code that throws, goes by them.
+ * Headers of stacks, of unwinding and of properties are never given up: the loader, or code that
+ * throws, goes by them.
  */
 
 import { ElfError } from './bytes.js';
@@ -41,7 +44,9 @@ export class ElfEditor {
   readonly #newNames: Buffer[] = [];
   #nameBytes: number;
 
-  /** @throws {ElfError} if files of this kind cannot be changed: only 64-bit little-endian ones can. */
+  /**
+   * @throws {ElfError} if files of this kind cannot be changed: only 64-bit little-endian ones can.
+   */
   constructor(file: ElfFile) {
     if (file.layout.bits !== 64 || !file.little) {
       throw new ElfError('only 64-bit little-endian files can be changed');
@@ -53,8 +58,9 @@ export class ElfEditor {
   }
 
   /**
-   * Makes unique symbols (`STB_GNU_UNIQUE`) ordinary ones, but for those that `keep` says. The loader binds a unique one once per process,
-   * whichever library defines it, and never unloads that library.
+   * Makes unique symbols (`STB_GNU_UNIQUE`) ordinary ones, but for those that `keep` says. The
+   * loader binds a unique one once per process, whichever library defines it, and never unloads
+   * that library.
    *
    * @returns the names of those that were changed.
    */
@@ -83,7 +89,10 @@ export class ElfEditor {
     this.#dynamicChanged = true;
   }
 
-  /** Asks for other libraries than before, by old name; also for the versions that are wanted of them. */
+  /**
+   * Asks for other libraries than before, by old name; also for the versions that are wanted of
+   * them.
+   */
   renameNeeded(names: ReadonlyMap<string, string>): void {
     const { needed } = this.#file;
     let index = 0;
@@ -111,7 +120,10 @@ export class ElfEditor {
     this.#writeUint32(base.nameAt, this.#nameAt(name));
   }
 
-  /** Has the loader look for the library's own dependencies in these places, and no longer in others (RPATH). */
+  /**
+   * Has the loader look for the library's own dependencies in these places, and no longer in others
+   * (RPATH).
+   */
   setRunpath(path: string): void {
     this.#dynamic = this.#dynamic.filter(({ tag }) => tag !== DT.RPATH);
     this.#set(DT.RUNPATH, path);
@@ -147,7 +159,8 @@ export class ElfEditor {
   }
 
   /**
-   * Writes the changes. The file that they were made on is then not what it was: open it anew to read it.
+   * Writes the changes. The file that they were made on is then not what it was: open it anew to
+   * read it.
    *
    * @throws {ElfError} if there is no place for them. Nothing is written then.
    */
@@ -244,7 +257,10 @@ export class ElfEditor {
     };
   }
 
-  /** The section as it will be, of at least the length that it had: what was behind its end is zeros. */
+  /**
+   * The section as it will be, of at least the length that it had: what was behind its end is
+   * zeros.
+   */
   #dynamicSection(stringsAddress: number, old: ElfSegment): Buffer {
     const entries = this.#dynamic.map(({ tag, value }) => {
       if (tag === DT.STRTAB) return { tag, value: stringsAddress };
@@ -277,8 +293,9 @@ export class ElfEditor {
 }
 
 /**
- * The header of notes that can be given up: what is in them is only looked at by people and debuggers, who find them by sections too. Rather
- * one that says what another header says as well, so that the build's id stays.
+ * The header of notes that can be given up: what is in them is only looked at by people and
+ * debuggers, who find them by sections too. Rather one that says what another header says as well,
+ * so that the build's id stays.
  */
 function spareHeader(headers: readonly ElfSegment[]): ElfSegment | undefined {
   const property = headers.find(({ type }) => type === PT.GNU_PROPERTY);

@@ -1,9 +1,11 @@
 /**
- * The one reader of ELF files: what the dynamic loader goes by (segments, dynamic section, symbols, relocations, versions), and no
- * sections, which a stripped library need not have. Of any class and byte order.
+ * The one reader of ELF files: what the dynamic loader goes by (segments, dynamic section, symbols,
+ * relocations, versions), and no sections, which a stripped library need not have. Of any class and
+ * byte order.
  *
- * Tables are read when they are asked for, and kept. Everything is synchronous: whoever reads large files does so off the main thread.
- * Nothing in the file is trusted: whatever leads out of it, or does not end, is an `ElfError`.
+ * Tables are read when they are asked for, and kept. Everything is synchronous: whoever reads large
+ * files does so off the main thread. Nothing in the file is trusted: whatever leads out of it, or
+ * does not end, is an `ElfError`.
  */
 
 import { ELF32, ELF64, type ElfLayout } from '../format/elf-layout.js';
@@ -191,7 +193,8 @@ export class ElfFile {
   }
 
   /**
-   * Whether there is an ELF file for the same machine as this one, whole or not: what the loader would take.
+   * Whether there is an ELF file for the same machine as this one, whole or not: what the loader
+   * would take.
    *
    * @throws a system error if it cannot be read.
    */
@@ -295,7 +298,10 @@ export class ElfFile {
     return this.names(DT.NEEDED);
   }
 
-  /** Where its own dependencies are looked for, and no others. Where there is one, `rpath` is not looked at. */
+  /**
+   * Where its own dependencies are looked for, and no others. Where there is one, `rpath` is not
+   * looked at.
+   */
   get runpath(): string | null {
     return this.#name(DT.RUNPATH);
   }
@@ -334,7 +340,10 @@ export class ElfFile {
     return this.bytes.read(this.offsetOf(address, what), length, what);
   }
 
-  /** How much there can be of a table at an address: up to the next table, or to the end of its segment. */
+  /**
+   * How much there can be of a table at an address: up to the next table, or to the end of its
+   * segment.
+   */
   #mostBytesAt(address: number, what: string): number {
     const load = this.#loadAt(address);
     if (load === undefined) throw new ElfError(`its ${what} is at ${address}, which is not in it`);
@@ -355,7 +364,10 @@ export class ElfFile {
     return this.#strings;
   }
 
-  /** A symbol's name by its place in the table of names: each character is a byte, as for the hashes. */
+  /**
+   * A symbol's name by its place in the table of names: each character is a byte, as for the
+   * hashes.
+   */
   #symbolName(at: number): string {
     return cString(this.strings, at, 'latin1');
   }
@@ -374,8 +386,8 @@ export class ElfFile {
   }
 
   /**
-   * Nothing says how many there are. The older hash table has an entry for each; the newer one ends with the last symbol, unless nothing
-   * is defined: then whatever matters is in relocations.
+   * Nothing says how many there are. The older hash table has an entry for each; the newer one ends
+   * with the last symbol, unless nothing is defined: then whatever matters is in relocations.
    */
   #countSymbols(): number {
     if (this.value(DT.SYMTAB) === undefined) return 0;
@@ -393,7 +405,9 @@ export class ElfFile {
     return MORE[this.layout.bits].symbolBytes;
   }
 
-  /** Where in a symbol's entry the byte is that has its binding, in the upper half, and its type. */
+  /**
+   * Where in a symbol's entry the byte is that has its binding, in the upper half, and its type.
+   */
   get symbolInfoAt(): number {
     return MORE[this.layout.bits].symInfo;
   }
@@ -456,7 +470,10 @@ export class ElfFile {
     }
   }
 
-  /** The number of a symbol's version, and `VERSYM_HIDDEN` if it is not the default one; 1 if it has none. */
+  /**
+   * The number of a symbol's version, and `VERSYM_HIDDEN` if it is not the default one; 1 if it has
+   * none.
+   */
   versionOf(index: number): number {
     if (this.#versions === undefined) {
       const address = this.value(DT.VERSYM);
@@ -468,7 +485,10 @@ export class ElfFile {
     return this.#versions === null ? 1 : this.#versions.getUint16(index * 2, this.little);
   }
 
-  /** What others get for a name: the default version's symbol if there are several. Found by hash, without looking at all others. */
+  /**
+   * What others get for a name: the default version's symbol if there are several. Found by hash,
+   * without looking at all others.
+   */
   find(name: string): ElfSymbol | undefined {
     let found: ElfSymbol | undefined;
     for (const index of this.#candidates(name)) {
@@ -615,7 +635,10 @@ export class ElfFile {
   }
 }
 
-/** A record of a version table, in which each says how far it is to the next one and to what belongs to it. */
+/**
+ * A record of a version table, in which each says how far it is to the next one and to what belongs
+ * to it.
+ */
 class Records {
   readonly #file: ElfFile;
   readonly #what: string;

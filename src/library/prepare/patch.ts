@@ -1,4 +1,7 @@
-/** Changes private copies before anything loads them. Runs in a worker thread; all that goes in and out is plain data. */
+/**
+ * Changes private copies before anything loads them. Runs in a worker thread; all that goes in and
+ * out is plain data.
+ */
 
 import { chmodSync } from 'node:fs';
 import { ElfEditor } from '../elf/elf-editor.js';

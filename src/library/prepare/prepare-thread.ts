@@ -1,6 +1,7 @@
 /**
- * The thread of workers/prepare.ts, one for all registries: started when it is needed, ended when nobody has
- * needed it for a while. It keeps the process alive only while somebody waits for an answer.
+ * The thread of workers/prepare.ts, one for all registries: started when it is needed, ended when
+ * nobody has needed it for a while. It keeps the process alive only while somebody waits for an
+ * answer.
  *
  * It gets one question at a time, so that whoever gives up ends nobody else's: one that waits is
  * forgotten, and only the one that is being answered takes the thread with it.
@@ -155,7 +156,10 @@ class PrepareThread {
     this.#idle = null;
   }
 
-  /** Ends it, whatever it is doing: it runs nothing but JavaScript. A system call that hangs keeps it, but not this process. */
+  /**
+   * Ends it, whatever it is doing: it runs nothing but JavaScript. A system call that hangs keeps
+   * it, but not this process.
+   */
   #end(): void {
     const worker = this.#worker;
     this.#worker = null;

@@ -1,14 +1,17 @@
 /**
- * What happens to a private copy before anything loads it: it is looked into, what comes with it is copied too, and the copies are changed
- * so that the version is a whole of its own.
+ * What happens to a private copy before anything loads it: it is looked into, what comes with it is
+ * copied too, and the copies are changed so that the version is a whole of its own.
  *
- * 1. *Survey* (in a worker thread): what does it need, what of that comes along, which statics would it share with other versions?
- * 2. *Copies* of what comes along, under names that no other version has. The loader knows a library by its name: asked for one that
- *    it has already, it looks no further, and the next version would get this one's.
- * 3. *Patches* (in the worker thread): the copies ask for each other by these names, and their unique symbols become ordinary.
+ * 1. *Survey* (in a worker thread): what does it need, what of that comes along, which statics
+ *    would it share with other versions?
+ * 2. *Copies* of what comes along, under names that no other version has. The loader knows a
+ *    library by its name: asked for one that it has already, it looks no further, and the next
+ *    version would get this one's.
+ * 3. *Patches* (in the worker thread): the copies ask for each other by these names, and their
+ *    unique symbols become ordinary.
  *
- * What keeps threads of its own (OpenMP and the like) is never unmapped. So that a swap does not leave one more each time, versions which
- * bring the same one share it.
+ * What keeps threads of its own (OpenMP and the like) is never unmapped. So that a swap does not
+ * leave one more each time, versions which bring the same one share it.
  */
 
 import { strict as assert } from 'node:assert';
@@ -65,7 +68,10 @@ export interface Prepared {
   obstacle: string | null;
   /** What comes along and is this version's alone. */
   ownLibraries: OwnLibrary[];
-  /** By the path of a copy: why it may still be mapped once everybody has closed it, if its file tells. */
+  /**
+   * By the path of a copy: why it may still be mapped once everybody has closed it, if its file
+   * tells.
+   */
   whyMapped: ReadonlyMap<string, string>;
   /** What is mapped for good, with a name that says so to people. */
   lasting: OwnLibrary[];
@@ -262,7 +268,10 @@ class Preparation {
     }
   }
 
-  /** Copies what keeps threads, unless an earlier version has brought the same: it is mapped for good, and one is enough. */
+  /**
+   * Copies what keeps threads, unless an earlier version has brought the same: it is mapped for
+   * good, and one is enough.
+   */
   async #share(lasting: ReadonlySet<number>): Promise<void> {
     if (lasting.size === 0) return;
     const places = [...lasting];

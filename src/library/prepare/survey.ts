@@ -1,4 +1,7 @@
-/** What a library needs and what has to be changed in it, from ELF files alone. Runs in a worker thread; all that goes in and out is plain data. */
+/**
+ * What a library needs and what has to be changed in it, from ELF files alone. Runs in a worker
+ * thread; all that goes in and out is plain data.
+ */
 
 import type { BindingOption } from '../../options.js';
 import { type BindingDecision, decideBinding } from '../binding/decide.js';
@@ -37,7 +40,10 @@ export interface SurveyedLibrary {
   names: string[];
   /** Names that it asks for, with the place of the library in the survey. */
   needs: { name: string; index: number }[];
-  /** What its copy's search path is to be behind the place of the copies; null if it may stay as it is. */
+  /**
+   * What its copy's search path is to be behind the place of the copies; null if it may stay as it
+   * is.
+   */
   search: string[] | null;
   shadowed: Library['shadowed'];
   /** What will keep it in memory, of itself and of what comes along. */
@@ -62,7 +68,9 @@ export interface Survey {
   binding: BindingDecision;
 }
 
-/** What the process has had since it was started. It is read once, for as long as this thread lives. */
+/**
+ * What the process has had since it was started. It is read once, for as long as this thread lives.
+ */
 let atStart: MappedLibraries | null = null;
 let scope: ProcessScope | null = null;
 
@@ -172,7 +180,10 @@ function sharedStatics(
   return { symbols: [...symbols], definedBy: [...definedBy] };
 }
 
-/** What is behind `$ORIGIN` in it stays where it was. A place whose name has a meaning in such a path cannot be given. */
+/**
+ * What is behind `$ORIGIN` in it stays where it was. A place whose name has a meaning in such a
+ * path cannot be given.
+ */
 function newSearchPath(library: Library, isRoot: boolean): string[] | null {
   if (!library.isOwn) return null;
   const { runpath, rpath } = library.elf;

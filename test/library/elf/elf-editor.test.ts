@@ -32,7 +32,10 @@ async function refusalOf(path: string): Promise<string | null> {
   }
 }
 
-/** What the dynamic loader says of a library in a process of its own: it is no addon, if it says nothing else. */
+/**
+ * What the dynamic loader says of a library in a process of its own: it is no addon, if it says
+ * nothing else.
+ */
 async function load(path: string): Promise<string> {
   const code = `try { process.dlopen({ exports: {} }, ${JSON.stringify(path)}) } catch (error) {
     console.log(error.message.replaceAll(${JSON.stringify(path)}, 'it'));
@@ -242,7 +245,9 @@ onLinux('every library of the system can be changed, and loads as before', async
   for (const { path, said } of compared) t.is(said[0], said[1], path);
 });
 
-/** Changes a copy of a library whose own dependencies are looked for where it was; returns its name. */
+/**
+ * Changes a copy of a library whose own dependencies are looked for where it was; returns its name.
+ */
 function changeIn(copy: string, from: string): string | null {
   const file = ElfFile.open(copy, 'r+');
   const editor = new ElfEditor(file);
