@@ -13,8 +13,9 @@ import { totalsLine } from './suite/tap.js';
 
 const usage = `Usage: npm test [-- [FILE...] [options]]
 
-Runs the test files whose path contains FILE (default: all). Most run side by
-side; those that need the machine for themselves come last, one by one.
+Runs the test files whose path contains FILE (default: all but test/real/, the
+conformance suite over real libraries). Most run side by side; those that need
+the machine for themselves come last, one by one.
 
   --json    print the result as JSON; progress goes to standard error
   --help    print this

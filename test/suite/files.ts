@@ -19,6 +19,12 @@ const ALONE: readonly string[] = [
   'test/swap-under-load.test.ts',
 ];
 
+/**
+ * What needs the packages of a dozen libraries and minutes of both cores. It is run by name,
+ * `npm test -- real`, as CI does.
+ */
+const BY_NAME_ONLY = 'test/real/';
+
 /** The parts of a run: files of one part run as many at a time as `concurrency` says. */
 export interface Part {
   readonly files: readonly string[];
@@ -26,8 +32,12 @@ export interface Part {
   readonly concurrency: number | null;
 }
 
-/** All test files, relative to the package, in the order of their names. */
+/** The files that `npm test` runs, relative to the package, in the order of their names. */
 export function allTestFiles(): string[] {
+  return everyTestFile().filter((file) => !file.startsWith(BY_NAME_ONLY));
+}
+
+function everyTestFile(): string[] {
   return readdirSync(join(packageRoot, 'test'), { recursive: true, encoding: 'utf8' })
     .filter((file) => file.endsWith('.test.ts'))
     .map((file) => `test/${file.replaceAll('\\', '/')}`)
@@ -49,11 +59,11 @@ export function partsOf(files: readonly string[]): Part[] {
  * @throws if a name stands for none.
  */
 export function matchingFiles(names: readonly string[]): string[] {
-  const all = allTestFiles();
-  if (names.length === 0) return all;
+  if (names.length === 0) return allTestFiles();
+  const every = everyTestFile();
   const chosen = new Set<string>();
   for (const name of names) {
-    const found = all.filter((file) => file.includes(name));
+    const found = every.filter((file) => file.includes(name));
     if (found.length === 0) {
       throw new Error(`expected a test file or a part of its path, got ${JSON.stringify(name)}`);
     }
