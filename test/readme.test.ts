@@ -7,16 +7,14 @@ import { packageRoot } from '../fixtures/paths.js';
 import { resolveRegistryOptions } from '../src/options.js';
 
 /** Everything in backticks in the first column of the table below a heading. */
-async function firstColumn(heading: string): Promise<Set<string>> {
+async function firstColumn(heading: string): Promise<string[]> {
   const readme = await readFile(join(packageRoot, 'README.md'), 'utf8');
   const section = readme.split(`\n## ${heading}\n`)[1]?.split('\n## ')[0] ?? '';
   const cells = [...section.matchAll(/^\| (`.*?) \|/gm)].map(([, cell = '']) => cell);
-  return new Set(
-    cells.flatMap((cell) => [...cell.matchAll(/`(\w+)`/g)].map(([, name = '']) => name)),
-  );
+  return cells.flatMap((cell) => [...cell.matchAll(/`(\w+)`/g)].map(([, name = '']) => name));
 }
 
-function same(t: ExecutionContext, written: ReadonlySet<string>, real: readonly string[]): void {
+function same(t: ExecutionContext, written: readonly string[], real: readonly string[]): void {
   t.deepEqual([...written].sort(), [...new Set(real)].sort());
 }
 
