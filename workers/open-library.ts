@@ -59,7 +59,8 @@ export function keepEntered(plan: LoadPlan, threads: Omit<LookOptions, 'files'>)
   if (process.platform !== 'linux' || !plan.mayStartThreads) return [];
   const { byFile, unknown } = threadsInside({ files: plan.mayUnload, ...threads });
   const kept = [...byFile].map(([path, count]) => ({ path, reason: inside(count) }));
-  if (kept.length === 0 && unknown > 0) {
+  // Another thread that is seen in a dependency says nothing of those that are not seen.
+  if (unknown > 0 && !byFile.has(plan.libraryPath)) {
     kept.push({ path: plan.libraryPath, reason: perhapsInside(unknown) });
   }
   for (const { path } of kept) dlopen(path, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);

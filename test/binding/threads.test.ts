@@ -111,6 +111,49 @@ onLinux('a thread that the handler has sent into a library of its own keeps both
   ]);
 });
 
+onLinux('a thread that runs on may be in the handler, also if another is elsewhere', async (t) => {
+  const directory = await scratch(t);
+  const dep = await compileIn(directory, {
+    name: 'libpool.so',
+    code: `#define _POSIX_C_SOURCE 200809L
+      #include <pthread.h>
+      #include <time.h>
+      int start_pool(void);
+      static void *rest(void *unused) {
+        for (;;) { struct timespec time = {0, 1000000}; nanosleep(&time, NULL); }
+        return unused;
+      }
+      int start_pool(void) { pthread_t thread; return pthread_create(&thread, NULL, rest, NULL); }`,
+    flags: ['-Wl,-soname,libpool.so', '-pthread'],
+  });
+  const handler = await compileIn(directory, {
+    name: 'libhandler_spinner.so',
+    code: `${HANDLER}
+      #include <pthread.h>
+      int start_pool(void);
+      static volatile int spins;
+      static void *spin(void *unused) { for (;;) spins++; return unused; }
+      int32_t handler_init(const handler_context *ctx, handler_response *res) {
+        (void)ctx; (void)res;
+        pthread_t thread;
+        return start_pool() + pthread_create(&thread, NULL, spin, NULL);
+      }
+      int32_t handler_entry(const handler_context *ctx, const handler_request *req, handler_response *res) {
+        (void)ctx; (void)req;
+        return say(res, "spins", spins);
+      }`,
+    flags: [dep, '-Wl,-rpath,$ORIGIN', '-pthread'],
+  });
+  const body = `
+    await registry.loadFrom('spinner', ${JSON.stringify(handler)});
+    const { libraries } = await registry.unload('spinner');
+    console.log(libraries.map(({ name, fate }) => name + ' ' + fate).join());
+  `;
+  t.deepEqual(await linesOf(t, body, { options: { preflight: false } }), [
+    'libhandler_spinner.so resident,libpool.so resident',
+  ]);
+});
+
 onLinux('the same thread in a self-test refuses the library', async (t) => {
   const body = `
     const preflight = { selfTest: { request: '' } };
