@@ -2,6 +2,7 @@
 
 import { appendFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { Worker } from 'node:worker_threads';
 import test from 'ava';
 import { fixture } from '../fixtures/paths.js';
 import {
@@ -15,6 +16,7 @@ import {
   MissingDependencyError,
   MissingSymbolError,
 } from '../src/index.js';
+import { isPrepareThread } from '../src/library/prepare/prepare-thread.js';
 import { copiesIn, copyOf, scratch } from './support/files.js';
 import { gate } from './support/gate.js';
 import { holdInit } from './support/held-init.js';
@@ -250,7 +252,9 @@ test.serial(
       if (counting) setImmediate(count);
     };
     const startedIn: number[] = [];
-    const started = () => startedIn.push(turn);
+    const started = (worker: Worker) => {
+      if (!isPrepareThread(worker)) startedIn.push(turn);
+    };
     process.on('worker', started);
     t.teardown(() => {
       counting = false;

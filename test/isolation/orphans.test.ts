@@ -8,6 +8,7 @@ import type { Worker } from 'node:worker_threads';
 import type { ExecutionContext } from 'ava';
 import { fixture } from '../../fixtures/paths.js';
 import { HandlerRegistry } from '../../src/index.js';
+import { isPrepareThread } from '../../src/library/prepare/prepare-thread.js';
 import { scratch } from '../support/files.js';
 import { outcome } from '../support/outcomes.js';
 import { eventually } from '../support/polling.js';
@@ -123,7 +124,9 @@ for (const [how, { body, exitCode, signal }] of Object.entries(ENDS)) {
 
 inProcessesAlone('the process of a lane whose thread has ended is waited for', async (t) => {
   const threads: Worker[] = [];
-  const remember = (worker: Worker) => threads.push(worker);
+  const remember = (worker: Worker) => {
+    if (!isPrepareThread(worker)) threads.push(worker);
+  };
   process.on('worker', remember);
   const registry = await openIsolated(t, { threads: 1 });
   await registry.load('own_process');

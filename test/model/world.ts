@@ -12,6 +12,7 @@ import type {
   HandlerResponse,
   LoadedHandler,
 } from '../../src/index.js';
+import { isPrepareThread } from '../../src/library/prepare/prepare-thread.js';
 import { copiesIn } from '../support/files.js';
 import { Gate } from '../support/gate.js';
 import { eventually } from '../support/polling.js';
@@ -69,6 +70,7 @@ export class World {
   }
 
   readonly #onWorker = (worker: Worker): void => {
+    if (isPrepareThread(worker)) return;
     this.#workers.push(worker);
     worker.once('exit', () => this.#workers.splice(this.#workers.indexOf(worker), 1));
   };

@@ -1,6 +1,8 @@
 /** What the registry reports, compared with what callers were told. */
 
+import type { Worker } from 'node:worker_threads';
 import type { HandlerRegistry, RegistryEvents } from '../../src/index.js';
+import { isPrepareThread } from '../../src/library/prepare/prepare-thread.js';
 import { kinds } from './kinds.js';
 import type { Ledger } from './ledger.js';
 
@@ -34,8 +36,8 @@ export interface EventWatch {
 export function watchEvents(registry: HandlerRegistry, ledger: Ledger): EventWatch {
   const { events, outcomes } = ledger;
   let started = 0;
-  const onWorker = () => {
-    started += 1;
+  const onWorker = (worker: Worker) => {
+    if (!isPrepareThread(worker)) started += 1;
   };
   process.on('worker', onWorker);
   for (const event of COUNTED) registry.on(event, () => events.add(event));
