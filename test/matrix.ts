@@ -37,6 +37,8 @@ const SAME_EVERYWHERE = [
   'test/bench/',
   'test/fuzz/',
   'test/interleavings/',
+  'test/lane-machine.test.ts',
+  'test/library/elf/',
   'test/library/format/',
   'test/lifecycle/',
   'test/suite/',
