@@ -132,7 +132,8 @@ export type PermissionFlag =
   | '--allow-fs-write'
   | '--allow-worker'
   | '--allow-child-process'
-  | '--allow-addons';
+  | '--allow-addons'
+  | '--allow-net';
 
 /** Node runs with its permission model (`--permission`), or without addons, and something that a load needs is not granted. */
 export class PermissionDeniedError extends LoadError {

@@ -14,6 +14,8 @@ const FLAG_OF: Readonly<Record<string, PermissionFlag>> = {
   WorkerThreads: '--allow-worker',
   ChildProcess: '--allow-child-process',
   Addon: '--allow-addons',
+  // Of Node 26, which counts the pipes to a child process as sockets.
+  Net: '--allow-net',
 };
 
 /** `process.permission`, which Node 20's types lack; undefined without the model. */

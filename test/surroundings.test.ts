@@ -211,6 +211,10 @@ const GRANTS = {
   '--allow-worker': '--allow-worker',
   '--allow-addons': '--allow-addons',
   '--allow-child-process': '--allow-child-process',
+  // Of Node 26.
+  ...(process.allowedNodeEnvironmentFlags.has('--allow-net')
+    ? { '--allow-net': '--allow-net' }
+    : {}),
 };
 
 onLinux('with everything granted, it works under the permission model', async (t) => {
