@@ -4,6 +4,7 @@ import { closeSync, openSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { fixture } from '../../fixtures/paths.js';
 import type { RegistryOptions } from '../../src/index.js';
+import { hold } from '../../src/library/prepare/prepare-thread.js';
 import {
   ask,
   askUntil,
@@ -54,6 +55,8 @@ const takeAll: Record<typeof limit, () => Promise<() => Promise<void>>> = {
 
 const registry = open(options);
 await registry.loadFrom('x', fixture('fault'));
+// It ends after a while without work, and then which thread is the first that cannot be had would be a matter of time.
+const preparer = await hold(new AbortController().signal);
 const giveBack = await takeAll[limit]();
 const swap = registry.swapGraceful('x', fixture('version_b'));
 const said = say(
@@ -74,4 +77,5 @@ await say(
   'later swap',
   registry.swapGraceful('x', fixture('version_b')).then(() => undefined),
 );
+preparer.release();
 await finish(registry, closing);

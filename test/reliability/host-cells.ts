@@ -64,7 +64,11 @@ const limits = (limit: string, cell: Pick<Cell, 'row' | 'wrapper' | 'needs'>): C
       said: { 'later swap': {} },
     },
   }).map((one) => {
-    const swap = { code: 'ERR_HANDLER_LOAD_FAILED' };
+    const untried = (one.args['options'] as Fields)['preflight'] === false;
+    const swap =
+      limit === 'descriptors' || untried
+        ? { code: 'ERR_HANDLER_LOAD_FAILED' }
+        : { code: 'ERR_HANDLER_PREFLIGHT', reason: 'not-started' };
     const inThread = (one.args['options'] as Fields)['isolation'] !== 'process';
     return {
       ...one,
