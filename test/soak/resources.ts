@@ -26,7 +26,8 @@ function measure(cacheDir: string): Resources {
     rssKiB,
     ...openHandles(),
     children: childProcesses().length,
-    mappedLibraries: mappedFiles(cacheDir),
+    // The runtime shim, which stays for good, is no handler's.
+    mappedLibraries: mappedFiles(cacheDir) - mappedFiles('/shim-'),
     privateCopies,
   };
 }
