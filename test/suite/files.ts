@@ -20,8 +20,8 @@ const ALONE: readonly string[] = [
 ];
 
 /**
- * What needs the packages of a dozen libraries and minutes of both cores. It is run by name,
- * `npm test -- real`, as CI does.
+ * What needs the packages of a dozen libraries and minutes of both cores. It is run by name:
+ * `npm test -- real`.
  */
 const BY_NAME_ONLY = 'test/real/';
 
