@@ -4,7 +4,7 @@
  */
 
 import { readFileSync } from 'node:fs';
-import test, { type ExecutionContext } from 'ava';
+import type { ExecutionContext } from 'ava';
 import { fixture } from '../fixtures/paths.js';
 import {
   giveBack,
@@ -19,10 +19,8 @@ import { NativeMemory } from '../workers/native-library.js';
 import { gateMaker } from './support/gate.js';
 import { rejection } from './support/outcomes.js';
 import { eventually } from './support/polling.js';
+import { onLinuxAlone } from './support/process.js';
 import { openRegistry } from './support/registry.js';
-
-/** The list of mappings is Linux's. */
-const serially = process.platform === 'linux' ? test.serial : test.serial.skip;
 
 const native = new NativeMemory(2 * 1024 * 1024);
 const { pageBytes } = native;
@@ -69,7 +67,7 @@ for (const { isolation, swaps } of [
   { isolation: 'thread', swaps: SWAPS },
   { isolation: 'process', swaps: 4 },
 ] as const) {
-  serially(
+  onLinuxAlone(
     `${swaps} swaps with two lanes leave no stack and few mappings (${isolation})`,
     async (t) => {
       const { registry } = await openRegistry(t, {
@@ -96,7 +94,7 @@ for (const { isolation, swaps } of [
   );
 }
 
-serially(
+onLinuxAlone(
   'a thread whose native call goes on keeps its stack until the call has returned',
   async (t) => {
     const { registry } = await openRegistry(t, {
@@ -124,7 +122,7 @@ serially(
   },
 );
 
-serially('lanes that are recycled leave no stack either', async (t) => {
+onLinuxAlone('lanes that are recycled leave no stack either', async (t) => {
   const { registry } = await openRegistry(t, {
     stackBytes: STACK_BYTES,
     preflight: false,
@@ -183,7 +181,7 @@ function protect(address: number, access: number): void {
   bind('mprotect', 'int', ['uintptr_t', 'size_t', 'int'])(address, pageBytes, access);
 }
 
-serially('memory that is what the note says is given back', async (t) => {
+onLinuxAlone('memory that is what the note says is given back', async (t) => {
   const { note, mappedParts } = await noted(t);
   t.is(mappedParts(), 2);
   await giveBack([note]);
@@ -205,7 +203,7 @@ const DOUBTS: Record<string, (note: Noted['note']) => void> = {
 };
 
 for (const [what, cast] of Object.entries(DOUBTS)) {
-  serially(`memory ${what} is kept`, async (t) => {
+  onLinuxAlone(`memory ${what} is kept`, async (t) => {
     const { note, mappedParts } = await noted(t);
     cast(note);
     await giveBack([note]);
@@ -213,7 +211,7 @@ for (const [what, cast] of Object.entries(DOUBTS)) {
   });
 }
 
-serially('memory that is gone already is not touched', async (t) => {
+onLinuxAlone('memory that is gone already is not touched', async (t) => {
   const { note, mappedParts } = await noted(t);
   await giveBack([note]);
   await giveBack([note]);

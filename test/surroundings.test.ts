@@ -6,20 +6,19 @@
 import { execFile } from 'node:child_process';
 import { chown, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import test, { type ExecutionContext } from 'ava';
+import type { ExecutionContext } from 'ava';
 import { compileLibrary } from '../fixtures/compile.js';
 import { fixture, fixtureSourcesDir, packageRoot } from '../fixtures/paths.js';
 import { copyOf, scratch } from './support/files.js';
 import { compileIn, HANDLER } from './support/libraries.js';
 import { needs } from './support/needs.js';
+import { onLinux } from './support/process.js';
 import { atMost } from './support/turns.js';
 
 const index = new URL('../src/index.js', import.meta.url).href;
 const PATIENCE_MS = 60_000;
 /** Processes at once. */
 const inTurn = atMost(2);
-
-const onLinux = process.platform === 'linux' ? test : test.skip;
 
 interface Host {
   flags?: readonly string[];

@@ -8,25 +8,14 @@ import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
-import test from 'ava';
 import { compileLibrary } from '../../fixtures/compile.js';
 import { fixture } from '../../fixtures/paths.js';
 import { scratch } from '../support/files.js';
+import { needs } from '../support/needs.js';
 import { outcome } from '../support/outcomes.js';
 import { onLinux } from '../support/process.js';
 import { activeOf, openRegistry } from '../support/registry.js';
 import { linesOf, systemLibrary } from './child.js';
-
-/**
- * For what needs something that is not on every machine: the name of the test says what to install,
- * and it is not run.
- */
-function where(isThere: boolean, missing: string) {
-  return (title: string, body: (t: ExecutionContext) => Promise<void>): void => {
-    if (isThere) onLinux(title, body);
-    else test.skip(`${title} (${missing})`, body);
-  };
-}
 
 const SOURCE = `
   #include "decimal.h"
@@ -66,31 +55,40 @@ const hasHeaders = existsSync('/usr/include/zlib.h') && existsSync('/usr/include
 const hasShared = systemLibrary('libz.so') !== null && systemLibrary('libcrypto.so') !== null;
 // Not zlib: Debian's is not made for being linked into shared libraries.
 const hasStatic = systemLibrary('libz.so') !== null && systemLibrary('libcrypto.a') !== null;
-const missing = 'needs zlib1g-dev and libssl-dev';
+const missing = 'zlib1g-dev and libssl-dev';
 
-where(hasHeaders && hasShared, missing)('zlib and OpenSSL as shared libraries are its own', (t) =>
+needs(
+  missing,
+  hasHeaders && hasShared,
+  onLinux,
+)('zlib and OpenSSL as shared libraries are its own', (t) =>
   runsWithItsOwn(t, ['-lz', '-lcrypto']),
 );
 
-where(hasHeaders && hasStatic, missing)('OpenSSL linked in statically is its own', (t) =>
+needs(
+  missing,
+  hasHeaders && hasStatic,
+  onLinux,
+)('OpenSSL linked in statically is its own', (t) =>
   runsWithItsOwn(t, ['-lz', '-l:libcrypto.a', '-ldl', '-pthread']),
 );
 
 for (const isolation of ['thread', 'process'] as const) {
-  where(existsSync(fixture('environment')), 'needs rustc')(
-    `${isolation}: Rust sees the environment, and so do its child processes`,
-    async (t) => {
-      const body = `
+  needs(
+    'rustc',
+    existsSync(fixture('environment')),
+    onLinux,
+  )(`${isolation}: Rust sees the environment, and so do its child processes`, async (t) => {
+    const body = `
         for (const binding of ['auto', 'own']) {
           await registry.load('environment', { binding });
           console.log(await ask('environment', ''));
         }
       `;
-      const env = { BOUND: 'yes' };
-      const options = { isolation, env: isolation === 'process' ? env : {} };
-      t.deepEqual(await linesOf(t, body, { env, options }), ['yes yes', 'yes yes']);
-    },
-  );
+    const env = { BOUND: 'yes' };
+    const options = { isolation, env: isolation === 'process' ? env : {} };
+    t.deepEqual(await linesOf(t, body, { env, options }), ['yes yes', 'yes yes']);
+  });
 }
 
 const sanitizer = sanitizerLibrary();
@@ -107,7 +105,11 @@ function sanitizerLibrary(): string | null {
   }
 }
 
-where(sanitizer !== null, 'needs GCC with libasan')(
+needs(
+  'GCC with libasan',
+  sanitizer !== null,
+  onLinux,
+)(
   'a host with AddressSanitizer: ordinary binding works, own binding is refused and says why',
   async (t) => {
     const env = { LD_PRELOAD: sanitizer ?? '', ASAN_OPTIONS: 'detect_leaks=0', BOUND: 'yes' };

@@ -4,16 +4,9 @@ import { fixture } from '../../fixtures/paths.js';
 import type { LaneExitedError } from '../../src/index.js';
 import { failure, outcome } from '../support/outcomes.js';
 import { eventually } from '../support/polling.js';
+import { onLinux, onLinuxAlone } from '../support/process.js';
 import { activeStats } from '../support/registry.js';
-import {
-  fileGate,
-  inProcesses,
-  inProcessesAlone,
-  isAlive,
-  openIsolated,
-  pidOf,
-  untilDead,
-} from './helpers.js';
+import { fileGate, isAlive, openIsolated, pidOf, untilDead } from './helpers.js';
 
 const CRASHES: Record<string, { signal: string | null; exitCode: number | null }> = {
   segv: { signal: 'SIGSEGV', exitCode: null },
@@ -29,7 +22,7 @@ const CRASHES: Record<string, { signal: string | null; exitCode: number | null }
 };
 
 for (const [request, expected] of Object.entries(CRASHES)) {
-  inProcesses(`${request}: fails its own request, with how it ended`, async (t) => {
+  onLinux(`${request}: fails its own request, with how it ended`, async (t) => {
     const registry = await openIsolated(t);
     await registry.load('dies');
     const pid = await pidOf(registry, 'dies');
@@ -50,7 +43,7 @@ for (const [request, expected] of Object.entries(CRASHES)) {
   });
 }
 
-inProcesses('a crash does not concern the other lanes', async (t) => {
+onLinux('a crash does not concern the other lanes', async (t) => {
   const registry = await openIsolated(t, { threads: 2 });
   await registry.loadFrom('x', fixture('own_process'));
   const gate = await fileGate(t);
@@ -67,7 +60,7 @@ inProcesses('a crash does not concern the other lanes', async (t) => {
   t.is(await running, 'released');
 });
 
-inProcesses('a process that ends without a request costs none', async (t) => {
+onLinux('a process that ends without a request costs none', async (t) => {
   const registry = await openIsolated(t);
   await registry.load('own_process');
   for (let round = 0; round < 3; round++) {
@@ -81,7 +74,7 @@ inProcesses('a process that ends without a request costs none', async (t) => {
   t.is(activeStats(registry, 'own_process').totals.laneExited, 0);
 });
 
-inProcesses('a process that ends while nothing comes is replaced all the same', async (t) => {
+onLinux('a process that ends while nothing comes is replaced all the same', async (t) => {
   const registry = await openIsolated(t);
   await registry.load('own_process');
   const pid = await pidOf(registry, 'own_process');
@@ -93,7 +86,7 @@ inProcesses('a process that ends while nothing comes is replaced all the same', 
   t.is(Number(await outcome(registry.execute('own_process', {}, 'pid'))), next[0] ?? 0);
 });
 
-inProcesses('a crash loop: a clear error, half-open retries, and recovery by itself', async (t) => {
+onLinux('a crash loop: a clear error, half-open retries, and recovery by itself', async (t) => {
   const registry = await openIsolated(t, { crashLoopAfter: 3, maxInFlight: 32 });
   await registry.load('dies');
   const loops: number[] = [];
@@ -134,7 +127,7 @@ inProcesses('a crash loop: a clear error, half-open retries, and recovery by its
   t.is(await outcome(registry.execute('dies', {}, 'good')), 'good');
 });
 
-inProcesses('crashes with answers in between are no loop', async (t) => {
+onLinux('crashes with answers in between are no loop', async (t) => {
   const registry = await openIsolated(t, { crashLoopAfter: 2 });
   await registry.load('dies');
   for (let round = 0; round < 5; round++) {
@@ -143,7 +136,7 @@ inProcesses('crashes with answers in between are no loop', async (t) => {
   }
 });
 
-inProcesses('a graceful swap ends a crash loop', async (t) => {
+onLinux('a graceful swap ends a crash loop', async (t) => {
   const registry = await openIsolated(t, { crashLoopAfter: 1 });
   await registry.loadFrom('x', fixture('dies'));
   t.is(await outcome(registry.execute('x', {}, 'segv')), 'ERR_HANDLER_LANE_EXITED');
@@ -153,20 +146,17 @@ inProcesses('a graceful swap ends a crash loop', async (t) => {
   t.like(await drained, { library: 'unloaded', dropped: 0 });
 });
 
-inProcesses(
-  'a crash in handler_init refuses the library; the active version goes on',
-  async (t) => {
-    const registry = await openIsolated(t);
-    await registry.loadFrom('x', fixture('version_a'));
-    const options = { env: { CHANGEOVER_TEST_FAULT: 'abort@init' } };
-    const error = await registry.swap('x', fixture('fault'), options).catch((reason) => reason);
-    t.like(error, { code: 'ERR_HANDLER_LOAD_FAILED', path: fixture('fault') });
-    t.like(error.cause, { code: 'ERR_HANDLER_LANE_EXITED', signal: 'SIGABRT' });
-    t.is(await outcome(registry.execute('x', {}, 'x')), 'A:x');
-  },
-);
+onLinux('a crash in handler_init refuses the library; the active version goes on', async (t) => {
+  const registry = await openIsolated(t);
+  await registry.loadFrom('x', fixture('version_a'));
+  const options = { env: { CHANGEOVER_TEST_FAULT: 'abort@init' } };
+  const error = await registry.swap('x', fixture('fault'), options).catch((reason) => reason);
+  t.like(error, { code: 'ERR_HANDLER_LOAD_FAILED', path: fixture('fault') });
+  t.like(error.cause, { code: 'ERR_HANDLER_LANE_EXITED', signal: 'SIGABRT' });
+  t.is(await outcome(registry.execute('x', {}, 'x')), 'A:x');
+});
 
-inProcesses('a constructor that hangs costs nothing but the load', async (t) => {
+onLinux('a constructor that hangs costs nothing but the load', async (t) => {
   const registry = await openIsolated(t);
   await registry.loadFrom('x', fixture('version_a'));
   const env = { CHANGEOVER_TEST_FAULT: 'hang@constructor' };
@@ -180,7 +170,7 @@ inProcesses('a constructor that hangs costs nothing but the load', async (t) => 
   t.is(await outcome(registry.execute('x', {}, 'x')), 'B:x');
 });
 
-inProcessesAlone('a shutdown that hangs is killed, and the report is true', async (t) => {
+onLinuxAlone('a shutdown that hangs is killed, and the report is true', async (t) => {
   const env = { CHANGEOVER_TEST_FAULT: 'hang@shutdown' };
   const registry = await openIsolated(t, { loadTimeoutMs: 6000, env });
   await registry.load('fault');
@@ -193,7 +183,7 @@ inProcessesAlone('a shutdown that hangs is killed, and the report is true', asyn
   t.like(exits, [{ code: 'ERR_HANDLER_LANE_EXITED', signal: 'SIGKILL' }]);
 });
 
-inProcesses('the environment is what was given, and nothing else', async (t) => {
+onLinux('the environment is what was given, and nothing else', async (t) => {
   const registry = await openIsolated(t, { env: { GIVEN: 'yes' } });
   const handler = await registry.load('own_process');
   const env = async (name: string) => (await handler.execute({}, `env ${name}`)).text();

@@ -11,10 +11,11 @@ import { scratch } from '../support/files.js';
 import { needs } from '../support/needs.js';
 import { failure, outcome } from '../support/outcomes.js';
 import { eventually } from '../support/polling.js';
+import { onLinux } from '../support/process.js';
 import { activeStats } from '../support/registry.js';
-import { fileGate, inProcesses, isAlive, openIsolated, pidOf, untilDead } from './helpers.js';
+import { fileGate, isAlive, openIsolated, pidOf, untilDead } from './helpers.js';
 
-inProcesses('a crash is noticed although a forked process lives on', async (t) => {
+onLinux('a crash is noticed although a forked process lives on', async (t) => {
   const registry = await openIsolated(t);
   await registry.load('own_process');
   const gate = await fileGate(t);
@@ -27,7 +28,7 @@ inProcesses('a crash is noticed although a forked process lives on', async (t) =
   await gate.open();
 });
 
-inProcesses('a stuck lane is killed and replaced although a forked process lives on', async (t) => {
+onLinux('a stuck lane is killed and replaced although a forked process lives on', async (t) => {
   const registry = await openIsolated(t, { cancelGraceMs: 10, maxStuckLanes: 0 });
   await registry.load('own_process');
   const stuck: boolean[] = [];
@@ -51,7 +52,7 @@ inProcesses('a stuck lane is killed and replaced although a forked process lives
   await Promise.all(gates.map((gate) => gate.open()));
 });
 
-inProcesses('a probe of a crash loop that hangs is killed, and the loop goes on', async (t) => {
+onLinux('a probe of a crash loop that hangs is killed, and the loop goes on', async (t) => {
   const registry = await openIsolated(t, {
     crashLoopAfter: 1,
     cancelGraceMs: 10,

@@ -2,21 +2,15 @@
 
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import test, { type ExecutionContext } from 'ava';
+import type { ExecutionContext } from 'ava';
 import type { HandlerRegistry, Isolation, RegistryOptions } from '../../src/index.js';
 import { scratch } from '../support/files.js';
-import { type Declare, needs } from '../support/needs.js';
 import { eventually } from '../support/polling.js';
 import { activeStats, openRegistry } from '../support/registry.js';
 
 /** Processes of lanes are there only on Linux. */
 export const MODES: readonly Isolation[] =
   process.platform === 'linux' ? ['thread', 'process'] : ['thread'];
-
-export const inProcesses: Declare = needs('Linux', process.platform === 'linux');
-
-/** Before the others of its file: for what counts all there is, and for short timeouts. */
-export const inProcessesAlone: Declare = needs('Linux', process.platform === 'linux', test.serial);
 
 /** A registry whose lanes are processes. A library that is meant to misbehave is not tried before. */
 export async function openIsolated(

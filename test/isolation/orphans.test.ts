@@ -12,15 +12,8 @@ import { isPrepareThread } from '../../src/library/prepare/prepare-thread.js';
 import { scratch } from '../support/files.js';
 import { outcome } from '../support/outcomes.js';
 import { eventually } from '../support/polling.js';
-import { descriptorCount, threadCount } from '../support/process.js';
-import {
-  inProcesses,
-  inProcessesAlone,
-  isAlive,
-  openIsolated,
-  pidOf,
-  untilDead,
-} from './helpers.js';
+import { descriptorCount, onLinux, onLinuxAlone, threadCount } from '../support/process.js';
+import { isAlive, openIsolated, pidOf, untilDead } from './helpers.js';
 
 /** More than a busy machine needs. */
 const PATIENCE_MS = 60_000;
@@ -62,14 +55,14 @@ const ONE_ENDLESS = `
   say();
 `;
 
-inProcesses('the host is killed: idle processes and one in an endless call end', async (t) => {
+onLinux('the host is killed: idle processes and one in an endless call end', async (t) => {
   const { host, pids } = await startHost(t, 'endless', ONE_ENDLESS);
   t.deepEqual(await Promise.all(pids.map(isAlive)), [true, true]);
   host.kill('SIGKILL');
   await untilDead(pids);
 });
 
-inProcesses('the host is killed while its processes start', async (t) => {
+onLinux('the host is killed while its processes start', async (t) => {
   const { host, pids } = await startHost(
     t,
     'own_process',
@@ -114,7 +107,7 @@ const ENDS: Record<string, { body: string; exitCode: number | null; signal: stri
 };
 
 for (const [how, { body, exitCode, signal }] of Object.entries(ENDS)) {
-  inProcesses(`the host ends by ${how}`, async (t) => {
+  onLinux(`the host ends by ${how}`, async (t) => {
     const { host, pids } = await startHost(t, 'endless', body);
     if (host.exitCode === null && host.signalCode === null) await once(host, 'exit');
     t.deepEqual([host.exitCode, host.signalCode], [exitCode, signal]);
@@ -122,7 +115,7 @@ for (const [how, { body, exitCode, signal }] of Object.entries(ENDS)) {
   });
 }
 
-inProcessesAlone('the process of a lane whose thread has ended is waited for', async (t) => {
+onLinuxAlone('the process of a lane whose thread has ended is waited for', async (t) => {
   const threads: Worker[] = [];
   const remember = (worker: Worker) => {
     if (!isPrepareThread(worker)) threads.push(worker);
@@ -145,7 +138,7 @@ inProcessesAlone('the process of a lane whose thread has ended is waited for', a
   t.true(below.includes(next));
 });
 
-inProcesses('signals that go to the whole group end no request', async (t) => {
+onLinux('signals that go to the whole group end no request', async (t) => {
   const registry = new HandlerRegistry({
     cacheDir: await scratch(t),
     isolation: 'process',
@@ -174,7 +167,7 @@ async function processesBelow(pid: number): Promise<number[]> {
   return lists.flatMap((list) => list.split(' ').filter(Boolean).map(Number));
 }
 
-inProcessesAlone(
+onLinuxAlone(
   'after close there are as many descriptors, threads and children as before',
   async (t) => {
     const cacheDir = await scratch(t);

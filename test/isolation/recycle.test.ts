@@ -6,8 +6,9 @@ import test, { type ExecutionContext } from 'ava';
 import type { HandlerRegistry, RegistryOptions } from '../../src/index.js';
 import { outcome } from '../support/outcomes.js';
 import { eventually } from '../support/polling.js';
+import { onLinux } from '../support/process.js';
 import { activeStats, openRegistry } from '../support/registry.js';
-import { fileGate, inProcesses, isAlive, MODES, pidOf, untilDead } from './helpers.js';
+import { fileGate, isAlive, MODES, pidOf, untilDead } from './helpers.js';
 
 const MIB = 1024 * 1024;
 const RECYCLED = 4;
@@ -87,7 +88,7 @@ for (const isolation of MODES) {
   });
 }
 
-inProcesses(
+onLinux(
   'replacements that cannot start: the worn lanes serve on, until it works again',
   async (t) => {
     const options: RegistryOptions = { isolation: 'process', preflight: false, crashLoopAfter: 1 };
@@ -111,7 +112,7 @@ inProcesses(
   },
 );
 
-inProcesses('a process that has grown too large is replaced between two requests', async (t) => {
+onLinux('a process that has grown too large is replaced between two requests', async (t) => {
   const it = await scene(t, { isolation: 'process', maxRssBytes: 160 * MIB });
   const { registry, reasons } = it;
   const pid = await pidOf(registry, 'own_process');

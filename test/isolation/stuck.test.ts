@@ -3,45 +3,43 @@
 import { fixture } from '../../fixtures/paths.js';
 import { failure, outcome } from '../support/outcomes.js';
 import { eventually } from '../support/polling.js';
+import { onLinux } from '../support/process.js';
 import { activeStats } from '../support/registry.js';
-import { fileGate, inProcesses, isAlive, openIsolated, pidOf, untilDead } from './helpers.js';
+import { fileGate, isAlive, openIsolated, pidOf, untilDead } from './helpers.js';
 
 const FOREVER = Number.POSITIVE_INFINITY;
 
 for (const maxStuckLanes of [0, 2]) {
-  inProcesses(
-    `an endless call is killed after its grace, ${maxStuckLanes} spare lanes`,
-    async (t) => {
-      const registry = await openIsolated(t, { cancelGraceMs: 50, maxStuckLanes });
-      await registry.load('endless');
-      const said: unknown[] = [];
-      registry.on('laneStuck', ({ replaced, killed }) => said.push({ replaced, killed }));
-      registry.on('laneExited', (exit) => said.push(exit));
-      for (let round = 1; round <= 3; round++) {
-        const pid = await pidOf(registry, 'endless');
-        const late = registry.executeWithTimeout('endless', {}, '', 2000);
-        t.deepEqual(await failure(late, 'phase', 'cpuReclaimed'), {
-          code: 'ERR_HANDLER_TIMEOUT',
-          phase: 'running',
-          cpuReclaimed: true,
-        });
-        // It is as it says.
-        await untilDead([pid]);
-        await eventually(
-          () => activeStats(registry, 'endless'),
-          ({ activeRequests, abandoned, lanes }) =>
-            activeRequests === 0 && abandoned === 0 && lanes.serving === 1,
-        );
-        t.deepEqual(said, Array(round).fill({ replaced: true, killed: true }));
-      }
-      // Killing is no crash: it never counts as a loop.
-      t.is(activeStats(registry, 'endless').refusing, null);
-      t.like(await registry.unload('endless'), { library: 'unloaded', abandoned: 0 });
-    },
-  );
+  onLinux(`an endless call is killed after its grace, ${maxStuckLanes} spare lanes`, async (t) => {
+    const registry = await openIsolated(t, { cancelGraceMs: 50, maxStuckLanes });
+    await registry.load('endless');
+    const said: unknown[] = [];
+    registry.on('laneStuck', ({ replaced, killed }) => said.push({ replaced, killed }));
+    registry.on('laneExited', (exit) => said.push(exit));
+    for (let round = 1; round <= 3; round++) {
+      const pid = await pidOf(registry, 'endless');
+      const late = registry.executeWithTimeout('endless', {}, '', 2000);
+      t.deepEqual(await failure(late, 'phase', 'cpuReclaimed'), {
+        code: 'ERR_HANDLER_TIMEOUT',
+        phase: 'running',
+        cpuReclaimed: true,
+      });
+      // It is as it says.
+      await untilDead([pid]);
+      await eventually(
+        () => activeStats(registry, 'endless'),
+        ({ activeRequests, abandoned, lanes }) =>
+          activeRequests === 0 && abandoned === 0 && lanes.serving === 1,
+      );
+      t.deepEqual(said, Array(round).fill({ replaced: true, killed: true }));
+    }
+    // Killing is no crash: it never counts as a loop.
+    t.is(activeStats(registry, 'endless').refusing, null);
+    t.like(await registry.unload('endless'), { library: 'unloaded', abandoned: 0 });
+  });
 }
 
-inProcesses('a call that is dropped and ignores it is gone when the report comes', async (t) => {
+onLinux('a call that is dropped and ignores it is gone when the report comes', async (t) => {
   const registry = await openIsolated(t, { cancelGraceMs: 1, loadTimeoutMs: 60_000 });
   await registry.load('own_process');
   const gate = await fileGate(t);
@@ -52,7 +50,7 @@ inProcesses('a call that is dropped and ignores it is gone when the report comes
   t.like(await drained, { dropped: 1, abandoned: 0, library: 'unloaded' });
 });
 
-inProcesses('who waits behind a stuck call is served by the next process', async (t) => {
+onLinux('who waits behind a stuck call is served by the next process', async (t) => {
   const registry = await openIsolated(t, { cancelGraceMs: 50 });
   await registry.load('own_process');
   const gate = await fileGate(t);
@@ -70,7 +68,7 @@ inProcesses('who waits behind a stuck call is served by the next process', async
   );
 });
 
-inProcesses(
+onLinux(
   'what an immediate swap drops is killed after the grace, and then it is gone',
   async (t) => {
     const registry = await openIsolated(t, { cancelGraceMs: 50 });
@@ -92,7 +90,7 @@ inProcesses(
   },
 );
 
-inProcesses('close ends what is endless, within its time', async (t) => {
+onLinux('close ends what is endless, within its time', async (t) => {
   const registry = await openIsolated(t, { cancelGraceMs: 60_000 });
   await registry.load('endless');
   const pid = await pidOf(registry, 'endless');
@@ -107,7 +105,7 @@ inProcesses('close ends what is endless, within its time', async (t) => {
   t.false(await isAlive(pid));
 });
 
-inProcesses('a call that ends as its grace does is not the death of the next one', async (t) => {
+onLinux('a call that ends as its grace does is not the death of the next one', async (t) => {
   // The grace of each aborted call ends about when the call does, and others are always waiting.
   const registry = await openIsolated(t, { cancelGraceMs: 3, maxInFlight: 64 });
   await registry.load('sleep');

@@ -7,7 +7,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { compileLibrary } from '../../fixtures/compile.js';
 import { scratch } from '../support/files.js';
-import { mappedIn, onLinux } from '../support/process.js';
+import { mappedIn, onLinuxAlone } from '../support/process.js';
 import { openRegistry } from '../support/registry.js';
 
 const HANDLER = `
@@ -55,8 +55,10 @@ int32_t handler_init(const handler_context *, handler_response *) {
   },
 };
 
+// One after the other: unloading any library also unloads those that a thread-local of a thread that
+// has ended by then was the last to hold.
 for (const [what, { more = '', flags = [], reason }] of Object.entries(CASES)) {
-  onLinux(`what keeps a library in memory: ${what}`, async (t) => {
+  onLinuxAlone(`what keeps a library in memory: ${what}`, async (t) => {
     const directory = await scratch(t);
     const source = join(directory, 'x.cc');
     const library = join(directory, 'libhandler_x.so');

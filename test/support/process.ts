@@ -1,6 +1,7 @@
 /** What this process holds, as far as the platform tells. */
 
 import { readFile } from 'node:fs/promises';
+import test from 'ava';
 import { openHandles } from '../../bench/harness/process-state.js';
 import { type Declare, needs } from './needs.js';
 
@@ -8,6 +9,9 @@ const linux = process.platform === 'linux';
 
 /** For what only Linux can tell: mappings, threads and descriptors come from /proc. */
 export const onLinux: Declare = needs('Linux', linux);
+
+/** The same for a test that runs before the others of its file, alone. */
+export const onLinuxAlone: Declare = needs('Linux', linux, test.serial);
 
 /** What a drain report says of a library that is gone: only checked where the platform can tell. */
 export const UNLOADED = linux ? 'unloaded' : 'unverified';

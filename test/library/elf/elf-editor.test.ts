@@ -5,7 +5,6 @@ import { copyFile, open, readdir, readFile, realpath, rm } from 'node:fs/promise
 import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import type { ExecutionContext } from 'ava';
-import test from 'ava';
 import { fixture } from '../../../fixtures/paths.js';
 import { ElfError } from '../../../src/library/elf/bytes.js';
 import { PT } from '../../../src/library/elf/constants.js';
@@ -15,10 +14,11 @@ import { checkLibraryFile } from '../../../src/library/format/check.js';
 import { flipped, truncations } from '../../fuzz/mutants.js';
 import { scratch } from '../../support/files.js';
 import { compileIn } from '../../support/libraries.js';
+import { needs } from '../../support/needs.js';
 import { onLinux } from '../../support/process.js';
 import { atMost } from '../../support/turns.js';
 
-const onLinuxX64 = process.platform === 'linux' && process.arch === 'x64' ? test : test.skip;
+const onLinuxX64 = needs('Linux on x64', process.platform === 'linux' && process.arch === 'x64');
 
 async function refusalOf(path: string): Promise<string | null> {
   const file = await open(path);

@@ -3,7 +3,6 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
-import test from 'ava';
 import { fixture } from '../../../fixtures/paths.js';
 import { ElfError } from '../../../src/library/elf/bytes.js';
 import {
@@ -15,9 +14,10 @@ import {
 import { flipped, truncations } from '../../fuzz/mutants.js';
 import { scratch } from '../../support/files.js';
 import { compileIn } from '../../support/libraries.js';
+import { needs } from '../../support/needs.js';
 import { onLinux } from '../../support/process.js';
 
-const onLinuxX64 = process.platform === 'linux' && process.arch === 'x64' ? test : test.skip;
+const onLinuxX64 = needs('Linux on x64', process.platform === 'linux' && process.arch === 'x64');
 
 /** Opened until the test is over. */
 function opened(t: ExecutionContext, path: string): ElfFile {
