@@ -13,7 +13,8 @@
  * An access that nobody else can notice (a word no other thread ever touches, or one that no other thread ever
  * writes) is made at once, without trying what the others could do before: it commutes with all of that. Which words these are is found
  * by exploring: the search starts with the assumption that all are, and starts again whenever a thread touches a word for which
- * that was wrong. In a run that comes to its end the assumption was right. (Such an access is not preferred if it leads
+ * that was wrong. In a run that comes to its end the assumption was right. A few walks at random before the first search find most of
+ * these words, so that few searches have to start again: what they note was accessed, and so leaves out nothing. (Such an access is not preferred if it leads
  * to a state that is known already, or a thread that goes round could keep the others from their turn for ever.)
  */
 
@@ -25,7 +26,7 @@ import {
   valueAfter,
   WAIT_OK,
 } from './machine.js';
-import { StateSet } from './state-set.js';
+import { MOST_IDS, State, StateSet } from './state-set.js';
 
 /** One thread: a machine whose commands access the shared memory. `L` is its own memory, as JSON. */
 export interface Thread<L = unknown> {
@@ -87,14 +88,19 @@ export class Violation extends Error {
   }
 }
 
-/** Where a thread is: its command and what came of the accesses so far. */
+/**
+ * Where a thread is: its command and what came of the accesses so far. What is asked of its operation in every state is worked out
+ * once.
+ */
 interface Position {
   readonly id: number;
-  readonly key: string;
   readonly local: unknown;
   readonly log: readonly number[];
   /** The access it is about to make; null once it has ended or died. */
   readonly operation: Operation | null;
+  readonly how: Class;
+  readonly isAccess: boolean;
+  readonly isPlain: boolean;
   readonly mortal: boolean;
   readonly stage: number;
   readonly next: Map<number, Position>;
@@ -104,26 +110,48 @@ interface Move {
   readonly thread: number;
   /** Which of several outcomes; -1 for its death. */
   readonly choice: number;
-  /** Whether the state that it leads to has been worked out already, where the next frame's is. */
-  workedOut?: boolean;
 }
 
+/** What there is in a state of the path yet to do. Used again and again, as the states are. */
 interface Frame {
-  readonly state: Uint16Array;
-  readonly moves: readonly Move[];
+  readonly state: State;
+  moves: readonly Move[];
   done: number;
+  /** Whether the state that its only access leads to has been worked out already, where the next frame's is. */
+  workedOut: boolean;
 }
 
+const NO_MOVES: readonly Move[] = [];
 const DEATH = -1;
 const MOST_STATES = 3_000_000;
+/** Walks before the first search, and the most steps of one. */
+const WALKS = 60;
+const LONGEST_WALK = 150;
 
 /** Explores a program. @throws {Violation} */
 export function explore(program: Program): Exploration {
   const sharing = new Sharing(program.threads.length);
+  // What a thread does next depends on nothing but its own past: it is the same in every search.
+  const positions = new Positions(program);
+  if (!program.everyOrder) {
+    const random = randomNumbers();
+    for (let walk = 0; walk < WALKS; walk++) new Search(program, sharing, positions).walk(random);
+  }
   for (;;) {
-    const result = new Search(program, sharing).run();
+    const result = new Search(program, sharing, positions).run();
     if (result !== null) return result;
   }
+}
+
+/** The same whole numbers from 0 to below a limit each time (xorshift32). */
+function randomNumbers(): (below: number) => number {
+  let state = 0x9e3779b9;
+  return (below) => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) % below;
+  };
 }
 
 /** How an access to a word gets on with other threads' accesses to it. */
@@ -145,6 +173,11 @@ function commute(one: Class, other: Class): boolean {
   return one === other && one !== WRITES;
 }
 
+/** Which classes do not commute with each. */
+const DISTURBING: readonly (readonly Class[])[] = CLASSES.map((how) =>
+  CLASSES.filter((theirs) => !commute(how, theirs)),
+);
+
 /** What has been seen of who accesses each word, in which way, and until which stage of its life. */
 class Sharing {
   /** By thread, class and word: the last stage in which it does, or undefined. */
@@ -162,106 +195,40 @@ class Sharing {
     return this.#last.some(
       (classes, other) =>
         other !== thread &&
-        classes.some(
-          (words, theirs) => words[word] !== undefined && !commute(how, theirs as Class),
+        (DISTURBING[how] as readonly Class[]).some(
+          (theirs) => classes[theirs]?.[word] !== undefined,
         ),
     );
   }
 
   /** Whether `thread`, now at `stage`, will yet access a word in a way that does not commute with `how`. */
   mayDisturb(thread: number, stage: number, word: number, how: Class): boolean {
-    return CLASSES.some(
-      (theirs) => !commute(how, theirs) && (this.#last[thread]?.[theirs]?.[word] ?? -1) >= stage,
-    );
+    const last = this.#last[thread] as number[][];
+    for (const theirs of DISTURBING[how] as readonly Class[]) {
+      if ((last[theirs]?.[word] ?? -1) >= stage) return true;
+    }
+    return false;
   }
 }
 
-class Search {
+/** All positions of threads that have been met. */
+class Positions {
   readonly #program: Program;
-  readonly #machine: Machine;
-  readonly #sharing: Sharing;
-  readonly #count: number;
   /** By thread and number. */
-  readonly #positions: Position[][];
+  readonly #all: Position[][];
   readonly #byKey: Map<string, Position>[];
-  readonly #seen = new StateSet();
-  readonly #path: Frame[] = [];
-  /** The states of the path, used again and again: to allocate one for each step takes longer than all the rest. */
-  readonly #rows: Uint16Array[] = [];
-  /** Where memory begins in a state: after the positions, who sleeps, and how many may still die. */
-  readonly #memoryAt: number;
-  #words: number;
 
-  constructor(program: Program, sharing: Sharing) {
+  constructor(program: Program) {
     this.#program = program;
-    this.#machine = program.machine;
-    this.#sharing = sharing;
-    this.#count = program.threads.length;
-    this.#positions = program.threads.map(() => []);
+    this.#all = program.threads.map(() => []);
     this.#byKey = program.threads.map(() => new Map());
-    this.#memoryAt = this.#count + 2;
-    this.#words = 0;
   }
 
-  /** Null if an assumption about who shares what turned out to be wrong. */
-  run(): Exploration | null {
-    const { machine, memory, threads, deaths } = this.#program;
-    for (const address of memory.keys()) machine.wordAt(address);
-    const start = threads.map((thread, index) => this.#positionOf(index, thread.initial, []).id);
-    this.#words = machine.size;
-    const state = this.#row(0);
-    state.set(start);
-    state[this.#count + 1] = deaths;
-    for (const [address, value] of memory) {
-      state[this.#memoryAt + machine.wordAt(address)] = machine.idOf(value);
-    }
-    let steps = 0;
-    let ends = 0;
-    const enter = (next: Uint16Array) => {
-      const moves = this.#enter(next);
-      if (moves.length === 0) ends += 1;
-      this.#path.push({ state: next, moves, done: 0 });
-    };
-    this.#seen.add(state);
-    enter(state);
-    for (;;) {
-      const frame = this.#path.at(-1);
-      if (frame === undefined) return { states: this.#seen.size, steps, ends };
-      const move = frame.moves[frame.done];
-      if (move === undefined) {
-        this.#path.pop();
-        continue;
-      }
-      frame.done += 1;
-      if (this.#notes(frame.state, move)) return null;
-      const next = this.#row(this.#path.length);
-      if (move.workedOut !== true) this.#after(frame.state, move, next);
-      // A word that was not known when the search began has no place in its states.
-      if (machine.size > this.#words) return null;
-      steps += 1;
-      if (!this.#seen.add(next)) continue;
-      if (this.#seen.size > MOST_STATES) this.#fail('there are too many states');
-      enter(next);
-    }
+  at(thread: number, id: number): Position {
+    return (this.#all[thread] as Position[])[id] as Position;
   }
 
-  /** The state of the path at this depth. */
-  #row(depth: number): Uint16Array {
-    let row = this.#rows[depth];
-    if (row === undefined) {
-      row = new Uint16Array(this.#memoryAt + this.#words);
-      this.#rows[depth] = row;
-    }
-    return row;
-  }
-
-  // ---- Threads ---------------------------------------------------------------------------------
-
-  #at(state: Uint16Array, thread: number): Position {
-    return this.#positions[thread]?.[state[thread] as number] as Position;
-  }
-
-  #positionOf(thread: number, local: unknown, log: readonly number[]): Position {
+  of(thread: number, local: unknown, log: readonly number[]): Position {
     const json = JSON.stringify(local);
     const key = `${json} ${log}`;
     const byKey = this.#byKey[thread] as Map<string, Position>;
@@ -269,91 +236,222 @@ class Search {
     if (known !== undefined) return known;
     const { command, mayDie, stage } = this.#program.threads[thread] as Thread;
     if (local === null)
-      return this.#add(thread, {
-        key,
-        local,
-        log,
-        operation: null,
-        mortal: false,
-        stage: Number.POSITIVE_INFINITY,
-      });
+      return this.#add(thread, key, local, log, null, false, Number.POSITIVE_INFINITY);
     const own = JSON.parse(json) as unknown;
-    const outcome = this.#machine.run(() => command(JSON.parse(json)), log);
+    const outcome = this.#program.machine.run(() => command(JSON.parse(json)), log);
     if ('local' in outcome) {
-      const next = this.#positionOf(thread, outcome.local, []);
+      const next = this.of(thread, outcome.local, []);
       byKey.set(key, next);
       return next;
     }
     const mortal = mayDie?.(own, outcome.past) ?? false;
-    return this.#add(thread, {
-      key,
-      local: own,
-      log,
-      operation: outcome.pending,
-      mortal,
-      stage: stage?.(own) ?? 0,
-    });
+    return this.#add(thread, key, own, log, outcome.pending, mortal, stage?.(own) ?? 0);
   }
 
-  #add(thread: number, position: Omit<Position, 'id' | 'next'>): Position {
-    const positions = this.#positions[thread] as Position[];
-    const added = { ...position, id: positions.length, next: new Map() };
-    if (added.id > 0xffff) this.#fail('there are too many positions in a thread');
+  #add(
+    thread: number,
+    key: string,
+    local: unknown,
+    log: readonly number[],
+    operation: Operation | null,
+    mortal: boolean,
+    stage: number,
+  ): Position {
+    const positions = this.#all[thread] as Position[];
+    const added: Position = {
+      id: positions.length,
+      local,
+      log,
+      operation,
+      how: operation === null ? READS : classOf(operation),
+      isAccess: operation !== null && isAccess(operation),
+      isPlain: operation !== null && isPlain(operation),
+      mortal,
+      stage,
+      next: new Map(),
+    };
+    if (added.id > MOST_IDS) throw new Error('there are too many positions in a thread');
     positions.push(added);
-    this.#byKey[thread]?.set(position.key, added);
+    this.#byKey[thread]?.set(key, added);
     return added;
   }
 
-  #advanced(thread: number, position: Position, result: number): number {
+  /** The number of the position after an access. */
+  advanced(thread: number, position: Position, result: number): number {
     let next = position.next.get(result);
     if (next === undefined) {
-      next = this.#positionOf(thread, position.local, [...position.log, result]);
+      next = this.of(thread, position.local, [...position.log, result]);
       position.next.set(result, next);
     }
     return next.id;
   }
+}
+
+class Search {
+  readonly #program: Program;
+  readonly #machine: Machine;
+  readonly #sharing: Sharing;
+  readonly #positions: Positions;
+  readonly #count: number;
+  readonly #seen = new StateSet();
+  /** The path, of which `#depth` frames are in use: to allocate one for each step takes longer than all the rest. */
+  readonly #path: Frame[] = [];
+  #depth = 0;
+  /** Where memory begins in a state: after the positions, who sleeps, and how many may still die. */
+  readonly #memoryAt: number;
+  /** By thread: the move of an access that has one outcome. */
+  readonly #only: readonly (readonly Move[])[];
+  readonly #deaths: readonly Move[];
+  readonly #view: View;
+  /** What the view looks at. */
+  #viewed: State | null = null;
+  #words = 0;
+
+  constructor(program: Program, sharing: Sharing, positions: Positions) {
+    this.#program = program;
+    this.#machine = program.machine;
+    this.#sharing = sharing;
+    this.#positions = positions;
+    this.#count = program.threads.length;
+    this.#memoryAt = this.#count + 2;
+    this.#only = program.threads.map((_, thread) => [{ thread, choice: 0 }]);
+    this.#deaths = program.threads.map((_, thread) => ({ thread, choice: DEATH }));
+    const viewed = () => this.#viewed as State;
+    this.#view = {
+      word: (address) => this.#valueAt(viewed(), this.#machine.wordAt(address)),
+      local: (thread) => this.#at(viewed(), thread).local,
+      sleeps: (thread) => this.#sleeps(viewed(), thread),
+    };
+  }
+
+  /** Null if an assumption about who shares what turned out to be wrong. */
+  run(): Exploration | null {
+    this.#begin();
+    let steps = 0;
+    let ends = 0;
+    let frame = this.#frame(0);
+    this.#seen.add(frame.state);
+    this.#enter(frame);
+    if (frame.moves.length === 0) ends += 1;
+    while (this.#depth > 0) {
+      const move = frame.moves[frame.done];
+      if (move === undefined) {
+        this.#depth -= 1;
+        if (this.#depth > 0) frame = this.#frame(this.#depth - 1);
+        continue;
+      }
+      frame.done += 1;
+      if (this.#notes(frame.state, move)) return null;
+      const next = this.#frame(this.#depth);
+      if (frame.workedOut && frame.done === 1) frame.workedOut = false;
+      else this.#after(frame.state, move, next.state);
+      // A word that was not known when the search began has no place in its states.
+      if (this.#machine.size > this.#words) return null;
+      steps += 1;
+      if (!this.#seen.add(next.state)) continue;
+      if (this.#seen.size > MOST_STATES) this.#fail('there are too many states');
+      this.#enter(next);
+      if (next.moves.length === 0) ends += 1;
+      frame = next;
+    }
+    return { states: this.#seen.size, steps, ends };
+  }
+
+  /** Goes one way at random, only to note who accesses what. */
+  walk(random: (below: number) => number): void {
+    this.#begin();
+    for (let step = 0; step < LONGEST_WALK; step++) {
+      const { state } = this.#frame(step);
+      const moves: Move[] = [];
+      for (let thread = 0; thread < this.#count; thread++) {
+        const position = this.#at(state, thread);
+        // What has failed is for a search to tell of.
+        if (position.operation?.kind === 'fail') return;
+        moves.push(...this.#movesOf(state, thread));
+        if (this.#mayDie(state, position)) moves.push(this.#deaths[thread] as Move);
+      }
+      if (moves.length === 0) return;
+      const move = moves[random(moves.length)] as Move;
+      this.#notes(state, move);
+      this.#after(state, move, this.#frame(step + 1).state);
+      if (this.#machine.size > this.#words) return;
+    }
+  }
+
+  /** Makes the first frame's state the one at the start. */
+  #begin(): void {
+    const { machine, memory, threads, deaths } = this.#program;
+    for (const address of memory.keys()) machine.wordAt(address);
+    const start = threads.map((thread, index) => this.#positions.of(index, thread.initial, []).id);
+    this.#words = machine.size;
+    const { state } = this.#frame(0);
+    for (const [thread, id] of start.entries()) state.set(thread, id);
+    state.set(this.#count + 1, deaths);
+    for (const [address, value] of memory) {
+      state.set(this.#memoryAt + machine.wordAt(address), machine.idOf(value));
+    }
+  }
+
+  #frame(depth: number): Frame {
+    let frame = this.#path[depth];
+    if (frame === undefined) {
+      const state = new State(this.#memoryAt + this.#words);
+      frame = { state, moves: NO_MOVES, done: 0, workedOut: false };
+      this.#path[depth] = frame;
+    }
+    return frame;
+  }
 
   // ---- States ----------------------------------------------------------------------------------
 
-  #sleeps(state: Uint16Array, thread: number): boolean {
-    return ((state[this.#count] as number) & (1 << thread)) !== 0;
+  #at(state: State, thread: number): Position {
+    return this.#positions.at(thread, state.get(thread));
   }
 
-  #valueAt(state: Uint16Array, word: number): number {
-    return this.#machine.valueOf(state[this.#memoryAt + word] ?? 0);
+  #sleeps(state: State, thread: number): boolean {
+    return (state.get(this.#count) & (1 << thread)) !== 0;
   }
 
-  /** Checks a state and returns what can happen in it. */
-  #enter(state: Uint16Array): Move[] {
-    const { always, atEnd } = this.#program;
+  #valueAt(state: State, word: number): number {
+    return this.#machine.valueOf(word < this.#words ? state.get(this.#memoryAt + word) : 0);
+  }
+
+  #mayDie(state: State, { mortal }: Position): boolean {
+    return mortal && state.get(this.#count + 1) > 0;
+  }
+
+  /** Checks a state that the path has come to, and finds what can happen in it. */
+  #enter(frame: Frame): void {
+    const { state } = frame;
     this.#checkRaces(state);
-    const view: View = {
-      word: (address) => this.#valueAt(state, this.#machine.wordAt(address)),
-      local: (thread) => this.#at(state, thread).local,
-      sleeps: (thread) => this.#sleeps(state, thread),
-    };
-    this.#check(() => always?.(view));
+    this.#check(state, this.#program.always);
+    frame.moves = NO_MOVES;
+    frame.done = 0;
+    frame.workedOut = false;
+    this.#depth += 1;
     const all: Move[] = [];
     for (let thread = 0; thread < this.#count; thread++) {
       const moves = this.#movesOf(state, thread);
-      const mayDie = this.#at(state, thread).mortal && (state[this.#count + 1] as number) > 0;
-      const deaths = mayDie ? [{ thread, choice: DEATH }] : [];
-      const only = moves.length > 0 && this.#isPrivate(state, thread);
-      if (only && moves.every((move) => this.#isNew(state, move))) {
-        const [first] = moves;
-        if (first !== undefined && moves.length === 1) first.workedOut = true;
-        return [...moves, ...deaths];
+      const position = this.#at(state, thread);
+      const mayDie = this.#mayDie(state, position);
+      if (moves.length > 0 && this.#isPrivate(state, thread, position)) {
+        if (this.#areNew(state, moves)) {
+          frame.moves = mayDie ? [...moves, this.#deaths[thread] as Move] : moves;
+          frame.workedOut = moves.length === 1;
+          return;
+        }
       }
-      all.push(...moves, ...deaths);
+      for (const move of moves) all.push(move);
+      if (mayDie) all.push(this.#deaths[thread] as Move);
     }
-    if (all.length === 0) this.#check(() => atEnd(view));
-    return all;
+    frame.moves = all;
+    if (all.length === 0) this.#check(state, this.#program.atEnd);
   }
 
   /** The outcomes of a thread's next access; none while it is blocked. */
-  #movesOf(state: Uint16Array, thread: number): Move[] {
+  #movesOf(state: State, thread: number): readonly Move[] {
     const { operation } = this.#at(state, thread);
-    if (operation === null || this.#sleeps(state, thread)) return [];
+    if (operation === null || this.#sleeps(state, thread)) return NO_MOVES;
     const { kind, value, sources = [], message } = operation;
     switch (kind) {
       case 'fail':
@@ -365,90 +463,88 @@ class Search {
           this.#valueAt(state, source) > 0 ? [{ thread, choice }] : [],
         );
       default:
-        return [{ thread, choice: 0 }];
+        return this.#only[thread] as readonly Move[];
     }
   }
 
   /** Works out the state that a move leads to. */
-  #after(before: Uint16Array, { thread, choice }: Move, state: Uint16Array): void {
-    state.set(before);
+  #after(before: State, { thread, choice }: Move, state: State): void {
+    state.copy(before);
     const position = this.#at(state, thread);
     const operation = position.operation as Operation;
-    const set = (word: number, value: number) => {
-      state[this.#memoryAt + word] = this.#machine.idOf(value);
-    };
-    const advance = (who: number, result: number) => {
-      state[who] = this.#advanced(who, this.#at(state, who), result);
-    };
     if (choice === DEATH) {
       const { deathAt } = this.#program.threads[thread] as Thread;
-      state[thread] = this.#positionOf(thread, null, []).id;
-      state[this.#count] = (state[this.#count] as number) & ~(1 << thread);
-      state[this.#count + 1] = (state[this.#count + 1] as number) - 1;
-      if (deathAt !== undefined) set(this.#machine.wordAt(deathAt), 1);
+      state.set(thread, this.#positions.of(thread, null, []).id);
+      state.set(this.#count, state.get(this.#count) & ~(1 << thread));
+      state.set(this.#count + 1, state.get(this.#count + 1) - 1);
+      if (deathAt !== undefined) this.#write(state, this.#machine.wordAt(deathAt), 1);
       return;
     }
     switch (operation.kind) {
       case 'choose':
-        advance(thread, choice);
-        return;
+        break;
       case 'receive': {
         const source = operation.sources?.[choice] as number;
-        set(source, this.#valueAt(state, source) - 1);
-        advance(thread, choice);
-        return;
+        this.#write(state, source, this.#valueAt(state, source) - 1);
+        break;
       }
-      case 'spawn':
-        state[operation.value] = this.#positionOf(
-          operation.value,
-          this.#program.threads[operation.value]?.initial,
-          [],
-        ).id;
-        advance(thread, 0);
-        return;
+      case 'spawn': {
+        const spawned = operation.value;
+        const { initial } = this.#program.threads[spawned] as Thread;
+        state.set(spawned, this.#positions.of(spawned, initial, []).id);
+        break;
+      }
       case 'notify': {
         let woken = 0;
         for (let other = 0; other < this.#count; other++) {
           if (!this.#sleeps(state, other)) continue;
-          if (this.#at(state, other).operation?.at !== operation.at) continue;
-          state[this.#count] = (state[this.#count] as number) & ~(1 << other);
-          advance(other, WAIT_OK);
+          const sleeper = this.#at(state, other);
+          if (sleeper.operation?.at !== operation.at) continue;
+          state.set(this.#count, state.get(this.#count) & ~(1 << other));
+          state.set(other, this.#positions.advanced(other, sleeper, WAIT_OK));
           woken += 1;
         }
-        advance(thread, woken);
+        state.set(thread, this.#positions.advanced(thread, position, woken));
         return;
       }
       default: {
         const value = this.#valueAt(state, operation.at);
         const result = resultOf(operation, value);
         if (operation.kind === 'wait' && result === WAIT_OK) {
-          state[this.#count] = (state[this.#count] as number) | (1 << thread);
+          state.set(this.#count, state.get(this.#count) | (1 << thread));
           return;
         }
         const after = valueAfter(operation, value);
-        if (after !== undefined) set(operation.at, after);
-        advance(thread, result);
+        if (after !== undefined) this.#write(state, operation.at, after);
+        state.set(thread, this.#positions.advanced(thread, position, result));
         return;
       }
     }
+    state.set(thread, this.#positions.advanced(thread, position, choice));
   }
 
-  #isNew(state: Uint16Array, move: Move): boolean {
-    // It is about to be the last of the path, so that its row is the next one's.
-    const next = this.#row(this.#path.length + 1);
-    this.#after(state, move, next);
-    return !this.#seen.has(next);
+  #write(state: State, word: number, value: number): void {
+    // A word that has only just been met has no place: this search is about to end.
+    if (word < this.#words) state.set(this.#memoryAt + word, this.#machine.idOf(value));
+  }
+
+  #areNew(state: State, moves: readonly Move[]): boolean {
+    // The state is the last of the path, so that the row after it is the next one's.
+    const next = this.#frame(this.#depth).state;
+    for (const move of moves) {
+      this.#after(state, move, next);
+      if (this.#seen.has(next)) return false;
+    }
+    return true;
   }
 
   // ---- Who shares what -----------------------------------------------------------------------------
 
-  #isPrivate(state: Uint16Array, thread: number): boolean {
-    const { operation } = this.#at(state, thread);
+  #isPrivate(state: State, thread: number, { operation, isPlain, how }: Position): boolean {
     if (operation === null || this.#program.everyOrder) return false;
     if (operation.kind === 'choose') return true;
     if (operation.kind === 'spawn' || operation.kind === 'receive') return false;
-    if (operation.ghost || (this.#program.plainIsPrivate && isPlain(operation))) return true;
-    const how = classOf(operation);
+    if (operation.ghost || (this.#program.plainIsPrivate && isPlain)) return true;
     for (let other = 0; other < this.#count; other++) {
       if (other === thread) continue;
       const { stage } = this.#at(state, other);
@@ -458,52 +554,59 @@ class Search {
   }
 
   /** Notes what a move touches; true if that makes a word shared that was thought not to be. */
-  #notes(state: Uint16Array, { thread, choice }: Move): boolean {
-    const { operation, stage } = this.#at(state, thread);
-    const note = (word: number, how: Class) => this.#sharing.note(thread, stage, word, how);
+  #notes(state: State, { thread, choice }: Move): boolean {
+    const { operation, stage, how } = this.#at(state, thread);
     if (choice === DEATH) {
       const { deathAt } = this.#program.threads[thread] as Thread;
-      return deathAt !== undefined && note(this.#machine.wordAt(deathAt), WRITES);
+      if (deathAt === undefined) return false;
+      return this.#sharing.note(thread, stage, this.#machine.wordAt(deathAt), WRITES);
     }
     if (operation === null || operation.kind === 'choose' || operation.kind === 'spawn')
       return false;
     if (operation.kind === 'receive') {
-      return (operation.sources ?? []).map((word) => note(word, WRITES)).includes(true);
+      const found = (operation.sources ?? []).map((word) =>
+        this.#sharing.note(thread, stage, word, WRITES),
+      );
+      return found.includes(true);
     }
-    return note(operation.at, classOf(operation));
+    return this.#sharing.note(thread, stage, operation.at, how);
   }
 
   // ---- What must not happen ------------------------------------------------------------------------
 
-  #checkRaces(state: Uint16Array): void {
+  #checkRaces(state: State): void {
     for (let one = 0; one < this.#count; one++) {
-      const mine = this.#at(state, one).operation;
-      if (mine === null || !isAccess(mine) || this.#sleeps(state, one)) continue;
+      const mine = this.#at(state, one);
+      if (!mine.isAccess || this.#sleeps(state, one)) continue;
       for (let other = one + 1; other < this.#count; other++) {
-        const theirs = this.#at(state, other).operation;
-        if (theirs === null || theirs.at !== mine.at || !isAccess(theirs)) continue;
+        const theirs = this.#at(state, other);
+        if (!theirs.isAccess || theirs.operation?.at !== mine.operation?.at) continue;
         if (this.#sleeps(state, other)) continue;
-        if (!isPlain(mine) && !isPlain(theirs)) continue;
-        if (!writes(mine) && !writes(theirs)) continue;
+        if (!mine.isPlain && !theirs.isPlain) continue;
+        const [access, their] = [mine.operation as Operation, theirs.operation as Operation];
+        if (!writes(access) && !writes(their)) continue;
         const [first, second] = [one, other].map((thread) => this.#program.threads[thread]?.name);
         this.#fail(
-          `data race: ${first} is about to ${mine.kind} what ${second} is about to ${theirs.kind}`,
+          `data race: ${first} is about to ${access.kind} what ${second} is about to ${their.kind}`,
         );
       }
     }
   }
 
-  #check(look: () => void): void {
+  #check(state: State, look: ((view: View) => void) | undefined): void {
+    this.#viewed = state;
     try {
-      look();
+      look?.(this.#view);
     } catch (error) {
       this.#fail((error as Error).message);
     }
   }
 
   #fail(what: string): never {
-    const trace = this.#path.map(({ state, moves, done }) => {
-      const move = moves[done - 1] as Move;
+    const trace = this.#path.slice(0, this.#depth).flatMap(({ state, moves, done }) => {
+      const move = moves[done - 1];
+      // The last one's moves are still being looked for.
+      if (move === undefined) return [];
       const { name } = this.#program.threads[move.thread] as Thread;
       if (move.choice === DEATH) return `${name} dies`;
       const { operation } = this.#at(state, move.thread);
