@@ -3,9 +3,22 @@
  * version, and all of it can be unloaded.
  */
 
-import { copyFile, cp, mkdir, readdir, realpath, rename, rm, symlink } from 'node:fs/promises';
+import {
+  copyFile,
+  cp,
+  mkdir,
+  mkdtemp,
+  readdir,
+  realpath,
+  rename,
+  rm,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import type { ExecutionContext } from 'ava';
+import test, { type ExecutionContext } from 'ava';
+import { languageFlags, runCompiler } from '../fixtures/compile.js';
 import { fixture } from '../fixtures/paths.js';
 import type { DrainReport, HandlerRegistry, RegistryOptions, SwapResult } from '../src/index.js';
 import { readLoaderCache } from '../src/library/dependencies/loader-cache.js';
@@ -45,13 +58,14 @@ const open = (t: ExecutionContext, options: RegistryOptions) =>
 // ---- Statics ---------------------------------------------------------------------------------------
 
 /** A static of a template and one of an inline function: GCC makes their symbols unique. */
-const statics = (build: number) => `${HANDLER}
+const STATICS = `${HANDLER}
 #include <memory>
 #include <regex>
 #include <sstream>
 #include <stdexcept>
+extern const int BUILD;
 template <class T> struct Config { static int value; };
-template <class T> int Config<T>::value = ${build};
+template <class T> int Config<T>::value = BUILD;
 inline int &calls() { static int count = 0; return count; }
 int32_t handler_entry(const handler_context *, const handler_request *, handler_response *res) {
   auto shared = std::make_shared<int>(Config<int>::value);
@@ -59,22 +73,51 @@ int32_t handler_entry(const handler_context *, const handler_request *, handler_
   try {
     if (std::regex_match("build 1", std::regex("build [0-9]+"))) throw std::runtime_error("build");
   } catch (const std::exception &error) {
-    text << error.what() << " ${build} static " << *shared << " calls";
+    text << error.what() << ' ' << BUILD << " static " << *shared << " calls";
   }
   return say(res, text.str().c_str(), ++calls());
 }
 `;
 
+/**
+ * Two builds of a handler with such statics, below `directory`. The headers take the compiler
+ * seconds, so both are linked from one object, which is compiled without optimisation: that changes
+ * nothing in which symbols are unique.
+ */
+async function staticsPair(directory: string): Promise<[string, string]> {
+  const source = join(directory, 'statics.cc');
+  const object = join(directory, 'statics.o');
+  await writeFile(source, STATICS);
+  await runCompiler('c++', [...languageFlags('c++'), '-O0', '-fPIC', '-c', '-o', object, source]);
+  const build = (number: number) =>
+    compileIn(directory, {
+      name: `v${number}/libhandler_x.so`,
+      code: `extern const int BUILD; const int BUILD = ${number};`,
+      language: 'c++',
+      flags: [object],
+    });
+  return [await build(1), await build(2)];
+}
+
+let staticsDirectory: string | undefined;
+let staticsBuilds: Promise<[string, string]> | undefined;
+
+/** The same pair for every test that asks: versions run on copies, so none of them changes it. */
+function sharedStaticsPair(): Promise<[string, string]> {
+  staticsBuilds ??= (async () => {
+    staticsDirectory = await mkdtemp(join(tmpdir(), 'changeover-statics-'));
+    return staticsPair(staticsDirectory);
+  })();
+  return staticsBuilds;
+}
+
+test.after.always(async () => {
+  if (staticsDirectory !== undefined) await rm(staticsDirectory, { recursive: true });
+});
+
 for (const isolation of ISOLATIONS) {
   onLinux(`each version has C++ statics of its own, and is unloaded: ${isolation}`, async (t) => {
-    const directory = await scratch(t);
-    const build = (number: number) =>
-      compileIn(directory, {
-        name: `v${number}/libhandler_x.so`,
-        code: statics(number),
-        language: 'c++',
-      });
-    const [one, two] = [await build(1), await build(2)];
+    const [one, two] = await sharedStaticsPair();
     const { registry, cacheDir } = await open(t, { isolation, threads: 1 });
     const first = await registry.loadFrom('x', one);
     t.is(await ask(registry), 'build 1 static 1 calls 1');
@@ -296,7 +339,6 @@ for (const isolation of ISOLATIONS) {
 
 onLinux('versions of symbols are those of its own dependency', async (t) => {
   const directory = await scratch(t);
-  const { writeFile } = await import('node:fs/promises');
   const build = async (number: number): Promise<string> => {
     await mkdir(join(directory, `v${number}`), { recursive: true });
     const script = join(directory, `v${number}/versions`);
