@@ -13,7 +13,9 @@
 
 import { strict as assert } from 'node:assert';
 
-const SLOTS = 64;
+const SLOT_BITS = 6;
+const SLOTS = 2 ** SLOT_BITS;
+const LARGEST_INT32 = 2 ** 31 - 1;
 /** Milliseconds that one slot of each level covers. The last level reaches 2.2 years. */
 const WIDTHS = [1, SLOTS, SLOTS ** 2, SLOTS ** 3, SLOTS ** 4, SLOTS ** 5] as const;
 const LEVELS = WIDTHS.length;
@@ -55,7 +57,7 @@ export class DeadlineWheel<T extends WheelLinks<T>> {
    * Adds an element that is in no wheel. One that is due already comes with the next millisecond.
    */
   add(element: T, atMs: number): void {
-    assert(element.wheelSlot === NOWHERE, 'an element is in the wheel once');
+    if (element.wheelSlot !== NOWHERE) assert.fail('an element is in the wheel once');
     element.wheelTick = Math.ceil(atMs - this.#originMs);
     this.#place(element, this.#tick + 1);
   }
@@ -70,7 +72,8 @@ export class DeadlineWheel<T extends WheelLinks<T>> {
     element.wheelPrevious = null;
     element.wheelNext = null;
     element.wheelSlot = NOWHERE;
-    this.#counts[levelOf(slot)] = (this.#counts[levelOf(slot)] ?? 0) - 1;
+    const level = slot >> SLOT_BITS;
+    this.#counts[level] = (this.#counts[level] ?? 0) - 1;
   }
 
   /**
@@ -145,7 +148,8 @@ export class DeadlineWheel<T extends WheelLinks<T>> {
   }
 }
 
+/** In whole numbers of 32 bits as long as they suffice, which is 24 days: this is done for every request. */
 const slotAt = (level: number, tick: number): number =>
-  level * SLOTS + (Math.floor(tick / (WIDTHS[level] ?? 1)) % SLOTS);
-
-const levelOf = (slot: number): number => Math.floor(slot / SLOTS);
+  tick <= LARGEST_INT32
+    ? (level << SLOT_BITS) | ((tick >> (level * SLOT_BITS)) & (SLOTS - 1))
+    : level * SLOTS + (Math.floor(tick / (WIDTHS[level] ?? 1)) % SLOTS);

@@ -44,6 +44,29 @@ export class Histogram {
     if (value > this.max) this.max = value;
   }
 
+  /** Counts all that `other` has counted. */
+  add(other: Histogram): void {
+    for (let bin = other.#first; bin <= other.#last; bin++) {
+      this.#bins[bin] = (this.#bins[bin] ?? 0) + (other.#bins[bin] ?? 0);
+    }
+    this.count += other.count;
+    this.sum += other.sum;
+    this.#first = Math.min(this.#first, other.#first);
+    this.#last = Math.max(this.#last, other.#last);
+    this.min = Math.min(this.min, other.min);
+    this.max = Math.max(this.max, other.max);
+  }
+
+  /** What both have counted: this one, if the other is empty, or else a new one. */
+  with(other: Histogram): Histogram {
+    if (other.count === 0) return this;
+    if (this.count === 0) return other;
+    const both = new Histogram();
+    both.add(this);
+    both.add(other);
+    return both;
+  }
+
   /**
    * Takes away what was also recorded in `part`, so that `rest` is left, which tells the limits of
    * it.

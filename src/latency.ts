@@ -1,9 +1,9 @@
 /**
  * Latency percentiles since the start and over a sliding window.
  *
- * The window is made of buckets of ten seconds. A duration is recorded in the newest, in the window and in the
- * total, so that nothing has to be added up when somebody asks. A bucket that has become too old is taken
- * away from the window.
+ * The window is made of buckets of ten seconds. A duration is recorded in the newest bucket alone, since
+ * that happens with every request. A bucket that is full is added to the window and to the total, and is taken
+ * away from the window once it is too old; so that little has to be added up when somebody asks.
  */
 
 import { Histogram } from './histogram.js';
@@ -39,31 +39,40 @@ interface Bucket {
 }
 
 export class LatencyRecorder {
+  /** Without the current bucket, as the window. */
   readonly #total = new Histogram();
   readonly #window = new Histogram();
-  /** Oldest first. */
+  /** Full buckets that are in the window, oldest first. */
   #buckets: Bucket[] = [];
-  #current: Bucket | null = null;
+  #current: Bucket = { startMs: Number.NEGATIVE_INFINITY, histogram: new Histogram() };
 
   /** Records a duration that ended at `nowMs` of the monotonic clock. */
   record(durationMs: number, nowMs: number): void {
-    if (this.#current === null || nowMs - this.#current.startMs >= BUCKET_MS) this.#advance(nowMs);
+    if (nowMs - this.#current.startMs >= BUCKET_MS) this.#advance(nowMs);
     // What took less than a microsecond counts as one.
-    const us = Math.max(1, Math.round(durationMs / MS_PER_UNIT));
-    this.#current?.histogram.record(us);
-    this.#window.record(us);
-    this.#total.record(us);
+    this.#current.histogram.record(Math.max(1, Math.round(durationMs / MS_PER_UNIT)));
   }
 
   stats(nowMs: number): LatencyStats {
+    if (nowMs - this.#current.startMs >= BUCKET_MS) this.#advance(nowMs);
     this.#retireBefore(nowMs - WINDOW_MS);
-    return { window: summarise(this.#window), total: summarise(this.#total) };
+    const { histogram } = this.#current;
+    return {
+      window: summarise(this.#window.with(histogram)),
+      total: summarise(this.#total.with(histogram)),
+    };
   }
 
   #advance(nowMs: number): void {
+    const full = this.#current;
+    if (full.histogram.count > 0) {
+      this.#window.add(full.histogram);
+      this.#total.add(full.histogram);
+      this.#buckets.push(full);
+    }
     this.#retireBefore(nowMs - WINDOW_MS);
-    this.#current = { startMs: nowMs, histogram: new Histogram() };
-    this.#buckets.push(this.#current);
+    const histogram = full.histogram.count > 0 ? new Histogram() : full.histogram;
+    this.#current = { startMs: nowMs, histogram };
   }
 
   #retireBefore(limitMs: number): void {
@@ -75,7 +84,6 @@ export class LatencyRecorder {
         this.#buckets.map(({ histogram }) => histogram),
       );
     }
-    if (this.#current !== null && this.#current.startMs < limitMs) this.#current = null;
   }
 }
 
