@@ -21,6 +21,14 @@ export class CancelFlags {
     this.#close = close;
   }
 
+  /** Binds what `create` and `close` call (see native-functions.ts). */
+  static async prepare(): Promise<void> {
+    const { bindCreateMemory } = await import('../workers/process/posix.js');
+    const { bindClose } = await import('../workers/c-functions.js');
+    bindCreateMemory();
+    bindClose();
+  }
+
   /** Flags for `slots` slots, all lowered. */
   static async create(slots: number): Promise<CancelFlags> {
     const { createMemory } = await import('../workers/process/posix.js');

@@ -20,6 +20,7 @@ import type { Integrity } from './library/integrity.js';
 import { type Prepared, prepareLibrary } from './library/prepare/prepare.js';
 import { startAhead } from './library/prepare/prepare-thread.js';
 import type { CopyRules, LibraryStore, PrivateCopy } from './library/store.js';
+import { bindNativeFunctions } from './native-functions.js';
 import {
   type EndpointOptions,
   type ResolvedEndpointOptions,
@@ -209,6 +210,7 @@ export class Endpoint {
     checkChildAllowed(options, path, identity);
     const { keepAlive, report } = this.#parts;
     const endMs = performance.now() + options.loadTimeoutMs;
+    await bindNativeFunctions();
     // While the copy is written, the thread that looks into it starts; and while it does that, so does the process that tries it.
     if (process.platform === 'linux') startAhead();
     const copy = await this.#copy(identity, path, rules, options, signal);

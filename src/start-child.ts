@@ -35,6 +35,13 @@ const LOOK_MS = 100;
 /** The same once it has closed them. */
 const LOOK_SOON_MS = 1;
 
+/** Binds what starting and waiting for processes calls (see native-functions.ts). */
+export async function prepareStarting(): Promise<void> {
+  if (process.platform !== 'linux') return;
+  const { bindSpawning } = await import('../workers/posix-spawn.js');
+  bindSpawning();
+}
+
 /** @throws {Error} if there can be no process; `code` is the system's. */
 export async function startChild(request: ChildRequest): Promise<StartedChild> {
   if (process.platform !== 'linux') return startWithNode(request);

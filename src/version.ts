@@ -6,13 +6,11 @@
 import { strict as assert } from 'node:assert';
 import { basename } from 'node:path';
 import pTimeout from 'p-timeout';
-import { prepareGivingBack } from './call-memory.js';
 import { deferred, settledWithin } from './deferred.js';
 import { Dispatcher, type DispatcherStats, type OutcomeTotals } from './dispatcher.js';
 import type { DrainReport, LibraryFate } from './drain-report.js';
 import { type DropReason, LoadTimeoutError } from './errors.js';
 import type { Report } from './events.js';
-import { prepareExit } from './exit-process.js';
 import type { KeepAlive } from './keep-alive.js';
 import type { HandlerInfo } from './lane-protocol.js';
 import { type LaneCounts, type LaneExit, Lanes, type Refusal } from './lanes.js';
@@ -22,7 +20,6 @@ import type { OwnLibrary, Prepared } from './library/prepare/prepare.js';
 import type { HandlerDependency, LibraryPatch, SharedStatics } from './library/prepare/report.js';
 import type { PrivateCopy } from './library/store.js';
 import { messageOf } from './library/system-errors.js';
-import { prepareCopy } from './native-copy.js';
 import { type Isolation, MAX_TIMER_MS, type ResolvedEndpointOptions } from './options.js';
 import type { PreflightReport } from './preflight/preflight.js';
 import { RegionTable } from './regions.js';
@@ -251,9 +248,6 @@ export class Version implements LoadedHandler {
   async load(timeoutMs: number, signal: AbortSignal): Promise<void> {
     const { loadTimeoutMs } = this.options;
     try {
-      await prepareExit();
-      await prepareCopy();
-      await prepareGivingBack();
       this.info = await pTimeout(this.#lanes.start(), {
         milliseconds: timeoutMs,
         signal,

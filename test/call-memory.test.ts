@@ -14,8 +14,7 @@ import {
   tokenAddress,
   viewNote,
 } from '../src/call-memory.js';
-import { bind } from '../workers/c-functions.js';
-import { NativeMemory } from '../workers/native-library.js';
+import { loadCRuntime, NativeMemory } from '../workers/native-library.js';
 import { gateMaker } from './support/gate.js';
 import { rejection } from './support/outcomes.js';
 import { eventually } from './support/polling.js';
@@ -143,6 +142,9 @@ onLinuxAlone('lanes that are recycled leave no stack either', async (t) => {
 
 // ---- What a note says is believed only as far as it is seen ---------------------------------------
 
+/** Bound here, since the engine binds nothing more once a handler has been loaded. */
+const runtime = loadCRuntime();
+
 interface Noted {
   note: ReturnType<typeof viewNote>;
   /** How many of the two are mapped. */
@@ -161,7 +163,14 @@ async function noted(t: ExecutionContext): Promise<Noted> {
   await prepareGivingBack();
   const parameters = ['uintptr_t', 'size_t', 'int', 'int', 'int', 'int64_t'];
   const map = (length: number): number =>
-    bind('mmap', 'uintptr_t', parameters)(0, length, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0);
+    runtime.func('mmap', 'uintptr_t', parameters)(
+      0,
+      length,
+      PROT_READ_WRITE,
+      MAP_PRIVATE_ANONYMOUS,
+      -1,
+      0,
+    );
   const stack = map(TOTAL_BYTES);
   const heap = map(HEAP_BYTES);
   protect(stack, PROT_NONE);
@@ -176,15 +185,15 @@ async function noted(t: ExecutionContext): Promise<Noted> {
     Number(native.isMapped(stack, TOTAL_BYTES)) + Number(native.isMapped(heap, HEAP_BYTES));
   t.teardown(() => {
     if (mappedParts() === 0) return;
-    bind('munmap', 'int', ['uintptr_t', 'size_t'])(stack, TOTAL_BYTES);
-    bind('munmap', 'int', ['uintptr_t', 'size_t'])(heap, HEAP_BYTES);
+    runtime.func('munmap', 'int', ['uintptr_t', 'size_t'])(stack, TOTAL_BYTES);
+    runtime.func('munmap', 'int', ['uintptr_t', 'size_t'])(heap, HEAP_BYTES);
   });
   return { note, mappedParts };
 }
 
 /** Sets what may be done with the page at `address`. */
 function protect(address: number, access: number): void {
-  bind('mprotect', 'int', ['uintptr_t', 'size_t', 'int'])(address, pageBytes, access);
+  runtime.func('mprotect', 'int', ['uintptr_t', 'size_t', 'int'])(address, pageBytes, access);
 }
 
 onLinuxAlone('memory that is what the note says is given back', async (t) => {

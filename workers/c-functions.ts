@@ -3,10 +3,21 @@
  * know the size of its stack before it loads anything.
  */
 
+import { strict as assert } from 'node:assert';
 import { getSystemErrorName } from 'node:util';
 import { lastErrno, loadCRuntime } from './native-library.js';
 
 const bound = new Map<string, unknown>();
+let isComplete = false;
+
+/**
+ * Declares that this thread has bound all it will ever need. Binding takes the dynamic loader's lock, which a library
+ * whose constructor hangs never gives back; so on the main thread, what was forgotten is a broken invariant at once, and
+ * not a thread that waits for ever one day.
+ */
+export function bindNoMore(): void {
+  isComplete = true;
+}
 
 export function bind<F = (...values: unknown[]) => number>(
   name: string,
@@ -15,6 +26,7 @@ export function bind<F = (...values: unknown[]) => number>(
 ): F {
   let call = bound.get(name);
   if (call === undefined) {
+    assert(!isComplete, `${name} is bound before the first handler is loaded`);
     call = loadCRuntime().func(name, result, [...parameters]);
     bound.set(name, call);
   }
@@ -34,7 +46,12 @@ export function checked(call: string, succeeded: boolean): void {
 
 /** Closes a descriptor that was made here: Node warns if one is closed in a worker that it did not open there. */
 export function close(descriptor: number): void {
-  checked('close', bind('close', 'int', ['int'])(descriptor) === 0);
+  checked('close', bindClose()(descriptor) === 0);
+}
+
+/** What `close` calls. */
+export function bindClose(): (descriptor: number) => number {
+  return bind('close', 'int', ['int']);
 }
 
 /** Memory that is mapped, by address. Whether it is, and whose, is not checked. */

@@ -82,8 +82,10 @@ for (const scenario of scenarios) {
 const mutations: Record<string, Mutation> = {
   'a version is active before its lanes are ready': {
     module: 'version',
-    from: `await prepareExit();`,
-    to: `await prepareExit(); return void (this.#state = step(this.#state, 'active'));`,
+    from: `const { loadTimeoutMs } = this.options;
+        try {`,
+    to: `const { loadTimeoutMs } = this.options; return void (this.#state = step(this.#state, 'active'));
+        try {`,
   },
   'a version drains without looking at what is in flight': {
     module: 'version',

@@ -210,10 +210,8 @@ export class World {
     const around = {
       'p-timeout': { default: this.#pTimeout },
       './deferred.js': { deferred, settledWithin: this.#settledWithin },
-      './exit-process.js': { prepareExit: () => Promise.resolve() },
+      './native-functions.js': { bindNativeFunctions: () => Promise.resolve() },
       './permission.js': { checkChildAllowed: () => undefined, permissionError: () => null },
-      './call-memory.js': { prepareGivingBack: () => Promise.resolve() },
-      './native-copy.js': { prepareCopy: () => Promise.resolve() },
       './library/mappings.js': { readMaps: () => Promise.resolve(''), listsFile: () => false },
       './library/prepare/prepare.js': { prepareLibrary: () => Promise.resolve(PREPARED) },
       './library/prepare/prepare-thread.js': { startAhead: () => undefined },

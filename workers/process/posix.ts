@@ -43,11 +43,14 @@ type Mmap = (
 const mmap: Mmap = (...args) =>
   bind<Mmap>('mmap', 'uintptr_t', ['uintptr_t', 'size_t', 'int', 'int', 'int', 'int64_t'])(...args);
 
+/** What `createMemory` calls. */
+export function bindCreateMemory(): (name: string, flags: number) => number {
+  return bind('memfd_create', 'int', ['const char *', 'uint']);
+}
+
 /** A descriptor of zeroed memory of that size, which no other program inherits. It costs what is touched. */
 export function createMemory(name: string, byteLength: number): number {
-  type Create = (name: string, flags: number) => number;
-  const create = bind<Create>('memfd_create', 'int', ['const char *', 'uint']);
-  const descriptor = create(name, MFD_CLOEXEC);
+  const descriptor = bindCreateMemory()(name, MFD_CLOEXEC);
   checked('memfd_create', descriptor >= 0);
   try {
     ftruncateSync(descriptor, byteLength);
