@@ -20,6 +20,7 @@ import type { Integrity } from './library/integrity.js';
 import { type Prepared, prepareLibrary } from './library/prepare/prepare.js';
 import { startAhead } from './library/prepare/prepare-thread.js';
 import type { CopyRules, LibraryStore, PrivateCopy } from './library/store.js';
+import type { LoadQueue } from './load-queue.js';
 import { bindNativeFunctions } from './native-functions.js';
 import {
   type EndpointOptions,
@@ -61,6 +62,8 @@ export interface EndpointParts {
   id: string;
   options: ResolvedEndpointOptions;
   store: LibraryStore;
+  /** Where loads wait for their turn. */
+  loads: LoadQueue;
   keepAlive: KeepAlive;
   report: Report;
 }
@@ -145,17 +148,28 @@ export class Endpoint {
   }
 
   /**
-   * Loads a library and makes it the active version; the one before drains.
+   * Loads a library, once the registry admits it, and makes it the active version; the one before drains.
    *
    * @throws {HandlerError} if it cannot be loaded. The active version is untouched.
    */
   async replace(
     path: string,
     overrides: EndpointOptions | undefined,
+    replacement: Replacement,
+    signal: AbortSignal,
+  ): Promise<{ version: Version; result: SwapResult }> {
+    // Before it waits: what is wrong with them is told at once.
+    const options = resolveEndpointOptions(overrides, this.#options);
+    const replace = () => this.#replaceNow(path, options, replacement, signal);
+    return this.#parts.loads.admit(replace, signal);
+  }
+
+  async #replaceNow(
+    path: string,
+    options: ResolvedEndpointOptions,
     { graceful, drainTimeoutMs, integrity, within = null }: Replacement,
     signal: AbortSignal,
   ): Promise<{ version: Version; result: SwapResult }> {
-    const options = resolveEndpointOptions(overrides, this.#options);
     const { report } = this.#parts;
     const rules = { integrity, within, allowUnsafePermissions: options.allowUnsafePermissions };
     const identity = { endpoint: this.id, version: this.#lastVersion + 1 };

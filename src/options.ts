@@ -108,6 +108,11 @@ export interface RegistryOptions extends EndpointOptions {
   cleanupIntervalMs?: number;
   /** Longest `close` may take. Default 10,000 ms. */
   closeTimeoutMs?: number;
+  /**
+   * Loads and swaps that go on at a time; others wait in the order of their calls, and their `loadTimeoutMs` begins when it is
+   * their turn. Default: the available cores.
+   */
+  maxConcurrentLoads?: number;
 }
 
 /** How a library's symbols are bound. */
@@ -127,6 +132,7 @@ export interface ResolvedRegistryOptions {
   readonly cacheDir: string | undefined;
   readonly cleanupIntervalMs: number;
   readonly closeTimeoutMs: number;
+  readonly maxConcurrentLoads: number;
   readonly endpoint: ResolvedEndpointOptions;
 }
 
@@ -186,6 +192,7 @@ const ENDPOINT_RULES = {
 const REGISTRY_RULES = {
   cleanupIntervalMs: duration(5000),
   closeTimeoutMs: duration(10_000),
+  maxConcurrentLoads: count(availableParallelism(), 1, 256, 'loads'),
 } as const satisfies Record<string, NumberRule>;
 
 /** Endpoint options that are no numbers. */
@@ -224,8 +231,15 @@ export function splitLoadOptions(options: LoadOptions | undefined): {
  * @throws {InvalidOptionError} for an unknown name, a wrong type or a value out of range.
  */
 export function resolveRegistryOptions(options: RegistryOptions = {}): ResolvedRegistryOptions {
-  const { handlersDir, allowOutsideLinks, cacheDir, cleanupIntervalMs, closeTimeoutMs, ...rest } =
-    asObject(options);
+  const {
+    handlersDir,
+    allowOutsideLinks,
+    cacheDir,
+    cleanupIntervalMs,
+    closeTimeoutMs,
+    maxConcurrentLoads,
+    ...rest
+  } = asObject(options);
   return {
     handlersDir: resolve(text('handlersDir', handlersDir) ?? './handlers'),
     allowOutsideLinks: flag('allowOutsideLinks', allowOutsideLinks, false),
@@ -236,6 +250,11 @@ export function resolveRegistryOptions(options: RegistryOptions = {}): ResolvedR
       REGISTRY_RULES.cleanupIntervalMs,
     ),
     closeTimeoutMs: number('closeTimeoutMs', closeTimeoutMs, REGISTRY_RULES.closeTimeoutMs),
+    maxConcurrentLoads: number(
+      'maxConcurrentLoads',
+      maxConcurrentLoads,
+      REGISTRY_RULES.maxConcurrentLoads,
+    ),
     endpoint: resolveEndpointOptions(rest),
   };
 }

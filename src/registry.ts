@@ -16,6 +16,7 @@ import { RegistryEmitter, type Report } from './events.js';
 import { KeepAlive } from './keep-alive.js';
 import { assertHandlerId, libraryFileName } from './library/name.js';
 import { LibraryStore } from './library/store.js';
+import { LoadQueue } from './load-queue.js';
 import {
   checkDuration,
   checkPath,
@@ -116,6 +117,7 @@ export class HandlerRegistry extends RegistryEmitter {
   readonly #options: ResolvedRegistryOptions;
   readonly #store: LibraryStore;
   readonly #keepAlive = new KeepAlive();
+  readonly #loads: LoadQueue;
   readonly #endpoints = new Map<string, Endpoint>();
   readonly #sweep: NodeJS.Timeout | null;
   /** Aborted when closing begins: loads that are going on give up. */
@@ -138,8 +140,9 @@ export class HandlerRegistry extends RegistryEmitter {
     this.#options = resolveRegistryOptions(options);
     // Every load that is going on listens.
     setMaxListeners(0, this.#closing.signal);
-    this.#store = new LibraryStore({ cacheDir: this.#options.cacheDir });
-    const { cleanupIntervalMs } = this.#options;
+    const { cacheDir, cleanupIntervalMs, maxConcurrentLoads } = this.#options;
+    this.#store = new LibraryStore({ cacheDir });
+    this.#loads = new LoadQueue(maxConcurrentLoads);
     this.#sweep =
       cleanupIntervalMs === 0
         ? null
@@ -249,6 +252,7 @@ export class HandlerRegistry extends RegistryEmitter {
       id,
       options: this.#options.endpoint,
       store: this.#store,
+      loads: this.#loads,
       keepAlive: this.#keepAlive,
       report: this.#report,
     });

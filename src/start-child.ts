@@ -1,5 +1,6 @@
 /**
- * Starts a child process without holding up this thread, whatever the size of this process (see workers/posix-spawn.ts). Where
+ * Starts a child process without holding up this thread, whatever the size of this process and however busy the machine (see
+ * workers/posix-spawn.ts). Where
  * posix_spawn is not used, Node's own way is: macOS's libuv uses it itself, and Windows has no fork.
  */
 
@@ -45,7 +46,8 @@ export async function prepareStarting(): Promise<void> {
 /** @throws {Error} if there can be no process; `code` is the system's. */
 export async function startChild(request: ChildRequest): Promise<StartedChild> {
   if (process.platform !== 'linux') return startWithNode(request);
-  return startWithPosix(request, await import('../workers/posix-spawn.js'));
+  const posix = await import('../workers/posix-spawn.js');
+  return inTurn(() => startWithPosix(request, posix));
 }
 
 /** Gives up what is left to say and to hear. */
@@ -61,7 +63,23 @@ export async function reapOrphan(pid: number): Promise<void> {
 
 type PosixSpawn = typeof import('../workers/posix-spawn.js');
 
-function startWithPosix({ file, args, env }: ChildRequest, posix: PosixSpawn): StartedChild {
+/** The start that was asked for last. */
+let lastStart: Promise<unknown> = Promise.resolve();
+
+/**
+ * Runs `start` after those before it: each blocks a thread of libuv's pool until the new process has had a core, and the host
+ * has other uses for these threads.
+ */
+function inTurn<T>(start: () => Promise<T>): Promise<T> {
+  const result = lastStart.then(start);
+  lastStart = result.catch(() => undefined);
+  return result;
+}
+
+async function startWithPosix(
+  { file, args, env }: ChildRequest,
+  posix: PosixSpawn,
+): Promise<StartedChild> {
   // Ends that are given to the child, and closed here whatever happens.
   const theirs: number[] = [];
   const ours: number[] = [];
@@ -75,7 +93,7 @@ function startWithPosix({ file, args, env }: ChildRequest, posix: PosixSpawn): S
   let pid: number;
   try {
     const descriptors = [pipe('to'), null, pipe('from'), pipe('from')];
-    pid = posix.startProcess({ file, args, env, descriptors });
+    pid = await posix.startProcessAside({ file, args, env, descriptors });
   } catch (error) {
     for (const descriptor of ours) posix.close(descriptor);
     throw error;

@@ -55,6 +55,7 @@ const ENDPOINT: Record<string, Rule> = {
 const REGISTRY: Record<string, Rule> = {
   cleanupIntervalMs: ms(5000),
   closeTimeoutMs: ms(10_000),
+  maxConcurrentLoads: whole(availableParallelism(), 1, 256),
 };
 
 const NOT_NUMBERS = [null, '1', true, [1], { valueOf: () => 1 }, Number.NaN, 1n, Symbol('one')];
@@ -209,6 +210,7 @@ test('what belongs to the registry is unknown to an endpoint', (t) => {
     'cacheDir',
     'cleanupIntervalMs',
     'closeTimeoutMs',
+    'maxConcurrentLoads',
   ]) {
     const error = t.throws<InvalidOptionError>(() => endpoint({ [name]: undefined }), {
       instanceOf: InvalidOptionError,

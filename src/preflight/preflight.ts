@@ -7,7 +7,8 @@
  */
 
 import { strict as assert } from 'node:assert';
-import { PreflightError } from '../errors.js';
+import pTimeout from 'p-timeout';
+import { LoadTimeoutError, PreflightError } from '../errors.js';
 import type { HandlerInfo } from '../lane-protocol.js';
 import type { LoadPlan } from '../library/load-plan.js';
 import { messageOf } from '../library/system-errors.js';
@@ -62,20 +63,32 @@ export async function preflight(parts: PreflightParts): Promise<PreflightReport>
   const { maxPayloadBytes, stackBytes, env } = options;
   const { selfTest } = options.preflight || {};
   const { lengths, body } = encodeSelfTest(selfTest, maxPayloadBytes);
+  const startedMs = performance.now();
+  const leftMs = () => Math.max(1, timeoutMs - (performance.now() - startedMs));
   // Not before: a self-test that cannot be sent needs no child.
   const ahead = await parts.takeChild();
-  const startedMs = performance.now();
   const task = { plan, stackBytes, maxPayloadBytes, selfTest: lengths };
-  let child = await runChild({ child: ahead, task, body, env, timeoutMs, signal });
+  let child = await runChild({ child: ahead, task, body, env, timeoutMs: leftMs(), signal });
   if (ahead !== null && hasNotBegun(child)) {
     // It had ended, and nobody had noticed yet.
-    const leftMs = Math.max(1, timeoutMs - (performance.now() - startedMs));
-    child = await runChild({ child: null, task, body, env, timeoutMs: leftMs, signal });
+    child = await runChild({ child: null, task, body, env, timeoutMs: leftMs(), signal });
   }
   if (child.end.how === 'aborted') throw signal.reason;
   const { loadTimeoutMs } = options;
   const report = judge(child, { path, identity, loadTimeoutMs });
-  if (selfTest?.check !== undefined) await checkResponse(selfTest.check, child, { path, identity });
+  if (selfTest?.check !== undefined) {
+    // It is the caller's code, which may wait for anything; the loads after this one wait for it.
+    await pTimeout(checkResponse(selfTest.check, child, { path, identity }), {
+      milliseconds: leftMs(),
+      signal,
+      message: new LoadTimeoutError(
+        loadTimeoutMs,
+        `the check of the self-test of ${path} had not settled after ${loadTimeoutMs} ms; make it quicker, or raise loadTimeoutMs`,
+        path,
+        { ...identity, step: 'self-test' },
+      ),
+    });
+  }
   return report;
 }
 

@@ -14,6 +14,7 @@ import type { LanesParts } from '../../src/lanes.js';
 import { plainPlan } from '../../src/library/load-plan.js';
 import type { Prepared } from '../../src/library/prepare/prepare.js';
 import * as systemErrors from '../../src/library/system-errors.js';
+import { LoadQueue } from '../../src/load-queue.js';
 import * as options from '../../src/options.js';
 import * as permission from '../../src/permission.js';
 import * as regions from '../../src/regions.js';
@@ -244,6 +245,7 @@ export class World {
         preflight: false,
       }).endpoint,
       store: { copy: () => Promise.resolve(this.#copy()) } as never,
+      loads: new LoadQueue(1),
       keepAlive: {
         hold: () => void this.#held++,
         release: () => void this.#held--,
