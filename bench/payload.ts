@@ -8,6 +8,7 @@
  */
 
 import koffi from 'koffi';
+import { startReleasing } from './contenders/engine.js';
 import {
   type ContenderName,
   contenderNames,
@@ -56,16 +57,27 @@ const SHORT_OF_FULL = 0.5;
 /** The default of the engine, which says so because the bench's other questions ask for less. */
 const MAX_PAYLOAD_BYTES = 16 * MIB;
 
-/** Everyone, the engine over shared memory, and the limit. */
+/** How the engine is used, beside the simplest way. */
+type EngineWay = 'released' | 'shared' | 'both';
+
+/** Everyone, the engine in each way, and the limit. */
 const ways = [
   ...contenderNames.map((way) => ({
     way: way as string,
     label: contenders[way].label as string,
     role: contenders[way].role as PlotSeries['role'],
   })),
+  { way: 'released', label: 'changeover, release()', role: 'engine' as const },
   { way: 'shared', label: 'changeover, SharedArrayBuffer', role: 'engine' as const },
+  { way: 'both', label: 'changeover, SharedArrayBuffer and release()', role: 'engine' as const },
   { way: 'memcpy', label: 'limit: memcpy in and out', role: 'limit' as const },
 ];
+
+const SHORT_NAMES: Readonly<Record<string, string>> = {
+  shared: 'changeover, shared',
+  released: 'changeover, released',
+  both: 'changeover, both',
+};
 
 export const payload: Question = {
   name: 'payload',
@@ -77,7 +89,7 @@ export const payload: Question = {
   measure: (trial, mode) => {
     const size = SIZES.find(({ bytes }) => bytes === trial['bytes']);
     if (size === undefined) throw new Error(`${trial['bytes']} is none of the sizes`);
-    const way = trial['way'] as ContenderName | 'shared' | 'memcpy';
+    const way = trial['way'] as ContenderName | EngineWay | 'memcpy';
     return way === 'memcpy' ? measureMemcpy(size, mode) : measureContender(way, size, mode);
   },
   compared: SIZES.map(({ bytes, label }) => ({
@@ -106,7 +118,7 @@ export const payload: Question = {
         y: { label: 'requests a second', scale: 'log' },
         series: ways.map(({ way, label, role }) => ({
           // There is no room for the whole name beside the lines.
-          name: way === 'shared' ? 'changeover, shared' : label,
+          name: SHORT_NAMES[way] ?? label,
           role,
           points: SIZES.filter(
             ({ bytes }) => results.spread({ way, bytes }, 'perSecond') !== null,
@@ -123,17 +135,18 @@ function durationIn(mode: Mode, fullMs: number): number {
 }
 
 async function measureContender(
-  way: ContenderName | 'shared',
+  way: ContenderName | EngineWay,
   { bytes, outstanding, durationMs }: Size,
   mode: Mode,
 ): Promise<Measurement> {
-  const contender = await startContender(way === 'shared' ? 'changeover' : way, {
-    threads: 1,
-    maxPayloadBytes: MAX_PAYLOAD_BYTES,
-  });
+  const setting = { threads: 1, maxPayloadBytes: MAX_PAYLOAD_BYTES };
+  const releases = way === 'released' || way === 'both';
+  const contender = releases
+    ? await startReleasing(setting)
+    : await startContender(way === 'shared' ? 'changeover' : way, setting);
   const plain = makeRequest(bytes);
   const { perSecond, loopDelayP99Ms } = await throughput(contender, {
-    request: way === 'shared' ? inSharedMemory(plain) : plain,
+    request: way === 'shared' || way === 'both' ? inSharedMemory(plain) : plain,
     outstanding,
     durationMs: durationIn(mode, durationMs),
   });
@@ -224,7 +237,8 @@ const COPIES: Omit<Table, 'note'> = {
       '1: window to a buffer that is handed over',
       'response',
     ],
-    ['changeover, SharedArrayBuffer', '0', 'as above', 'response'],
+    ['changeover, release()', '1: to a region', 'as above, to memory in use', 'none'],
+    ['changeover, SharedArrayBuffer', '0', 'as above', 'response, or none with release()'],
     ['pools, default', '2: clone', '2: clone', 'request, response, two messages, response'],
     [
       'Piscina, tinypool, workerpool, configured, from 16 KiB',
@@ -257,15 +271,30 @@ function copiesTable(results: Results): Table {
 
 function levelsOf(results: Results): Level[] {
   const rate = (way: string, bytes: number) => results.median({ way, bytes }, 'perSecond');
-  return LARGE.map(({ bytes, label }) => {
+  return LARGE.flatMap(({ bytes, label }) => {
     const peers = peerNames
       .map((peer) => rate(peer, bytes))
       .filter((value) => !Number.isNaN(value));
-    return {
-      what: `${label} in and out, of the best pool, configured or not`,
-      value: rate('changeover', bytes) / Math.max(...peers),
-      atLeast: 1,
-      unit: 'x',
-    };
+    const best = Math.max(...peers);
+    return [
+      {
+        what: `${label} in and out, of the best pool, configured or not`,
+        value: rate('changeover', bytes) / best,
+        atLeast: 1.5,
+        unit: 'x',
+      },
+      {
+        what: `${label} in and out with release(), of the best pool`,
+        value: rate('released', bytes) / best,
+        atLeast: 2,
+        unit: 'x',
+      },
+      {
+        what: `${label}, shared request and release(), of koffi’s own threads`,
+        value: rate('both', bytes) / rate('koffiAsync', bytes),
+        atLeast: 0.8,
+        unit: 'x',
+      },
+    ];
   });
 }

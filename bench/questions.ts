@@ -9,6 +9,7 @@ import { payload } from './payload.js';
 import { preflight } from './preflight.js';
 import { reload } from './reload.js';
 import { scaling } from './scaling.js';
+import { stats } from './stats.js';
 import { swap } from './swap.js';
 import { throughput } from './throughput.js';
 import { timeout } from './timeout.js';
@@ -24,5 +25,6 @@ export const questions: readonly Question[] = [
   preflight,
   reload,
   memory,
+  stats,
   overload,
 ];

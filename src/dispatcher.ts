@@ -15,6 +15,7 @@
 import { strict as assert } from 'node:assert';
 import { setMaxListeners } from 'node:events';
 import { Alarm } from './alarm.js';
+import { BufferPool } from './buffer-pool.js';
 import { monotonicMs } from './clock.js';
 import { DeadlineWheel, OUTSIDE_WHEEL, type WheelLinks } from './deadline-wheel.js';
 import type {
@@ -32,6 +33,7 @@ import { checkSignal, checkTimeout, type ResolvedEndpointOptions } from './optio
 import { PendingQueue, type QueueLinks } from './pending-queue.js';
 import type { RegionTable } from './regions.js';
 import {
+  borrowedBytes,
   detachRequest,
   type EncodedRequest,
   encodeRequest,
@@ -43,7 +45,7 @@ import {
 } from './request.js';
 import type { VersionIdentity } from './request-errors.js';
 import * as requestErrors from './request-errors.js';
-import { copyOut, HandlerResponse } from './response.js';
+import { copyOut, HandlerResponse, type Recycle } from './response.js';
 import {
   responseRoomAt,
   SLOT,
@@ -76,6 +78,8 @@ export interface DispatcherHooks {
   handlerAnswered(): void;
   /** Takes the large response that a lane has posted for a slot. */
   takePosted(lane: number, slot: number): ArrayBuffer;
+  /** The caller has done with the memory of a response that this lane has posted. */
+  recycle(lane: number, memory: ArrayBuffer): void;
   /** Where a lane has left the response of a slot that is done. */
   outboxOf(lane: number): Outbox;
   /** Something has left; there may be nothing in flight any more. */
@@ -129,6 +133,26 @@ export interface DispatcherStats {
 const WATCH_MS = 0.2;
 /** A native call that takes no longer is worth a watch. */
 const SHORT_CALL_MS = 0.05;
+/** Memory that is kept for responses that come by the outbox, once callers give it back. */
+const POOL_BYTES = 8 * 1024 * 1024;
+
+/** A response that did not fit its slot, in memory of its own. */
+interface LargeResponse {
+  bytes: Uint8Array<ArrayBuffer>;
+  recycle: Recycle;
+}
+
+// Functions of their own: a response that is kept must not keep its dispatcher, which has megabytes.
+
+const recycleInto =
+  (pool: BufferPool): Recycle =>
+  (memory) =>
+    pool.put(memory);
+
+const recycleTo =
+  (hooks: DispatcherHooks, lane: number): Recycle =>
+  (memory) =>
+    hooks.recycle(lane, memory);
 
 /** One request, until its slot is free again. */
 class Pending implements QueueLinks<Pending>, WheelLinks<Pending> {
@@ -194,6 +218,8 @@ export class Dispatcher {
   /** Whether a native call has lately been short enough for a watch, and no watch has been in vain since. */
   #watchPays = false;
   readonly #watchPolicy = new WatchPolicy();
+  readonly #pool = new BufferPool(POOL_BYTES);
+  readonly #recycle = recycleInto(this.#pool);
   /** Makes the error that every request is refused with; null while they are accepted. */
   #refusal: (() => ShedError) | null = null;
   readonly #totals: OutcomeTotals = {
@@ -260,11 +286,11 @@ export class Dispatcher {
   #admit(pending: Pending): void {
     if (this.#refusal !== null) throw this.#shed(this.#refusal());
     // A caller who sends many in one turn of the event loop must not be refused while lanes have long gone on.
-    if (this.#mustWait && this.#ring.doorbellRang) {
+    if (this.#mustWait(pending) && this.#ring.doorbellRang) {
       this.#ring.collectEarly(this.#settle);
       this.#refill();
     }
-    const waits = this.#mustWait;
+    const waits = this.#mustWait(pending);
     if (waits) {
       this.#requireRoomToWait(pending.request);
       pending.request = this.#orOutOfMemory(() => detachRequest(pending.request));
@@ -276,6 +302,8 @@ export class Dispatcher {
     if (waits) {
       this.#waiting.push(pending);
       this.#waitingBytes += ownBytes(pending.request);
+      if (this.#waiting.length === 1 && this.#ring.hasFreeSlot)
+        this.#regions.awaitRoom(this.#retry);
     } else this.#submit(pending);
     // Nobody need be told of a request that had no memory.
     if (pending.answered) return;
@@ -314,8 +342,13 @@ export class Dispatcher {
     return error instanceof RangeError ? requestErrors.outOfMemory(this.#identity, error) : error;
   }
 
-  get #mustWait(): boolean {
-    return this.#waiting.length > 0 || !this.#ring.hasFreeSlot;
+  /** There is no slot for it, no memory, or somebody else's turn comes first. */
+  #mustWait({ request }: Pending): boolean {
+    return (
+      this.#waiting.length > 0 ||
+      !this.#ring.hasFreeSlot ||
+      !this.#regions.hasRoomFor(borrowedBytes(request))
+    );
   }
 
   #submit(pending: Pending): void {
@@ -336,15 +369,25 @@ export class Dispatcher {
     ring.submit(slot, pending.deadlineMs);
   }
 
-  /** Moves waiting requests into free slots. */
+  /** Moves waiting requests into free slots, in their order, as far as there is memory for them. */
   #refill(): void {
-    while (this.#waiting.length > 0 && this.#ring.hasFreeSlot) {
-      const pending = this.#waiting.shift();
-      if (pending === null) return;
-      this.#waitingBytes -= ownBytes(pending.request);
-      this.#submit(pending);
+    for (let next = this.#waiting.first; next !== null; next = this.#waiting.first) {
+      if (!this.#ring.hasFreeSlot) return;
+      if (!this.#regions.hasRoomFor(borrowedBytes(next.request))) {
+        // What is given back may be another version's.
+        this.#regions.awaitRoom(this.#retry);
+        return;
+      }
+      this.#waiting.remove(next);
+      this.#waitingBytes -= ownBytes(next.request);
+      this.#submit(next);
     }
   }
+
+  readonly #retry = (): void => {
+    this.#refill();
+    this.#hooks.requestLeft();
+  };
 
   #follow(pending: Pending, signal: AbortSignal): void {
     // One signal for all requests of a server is ordinary use, and no leak: the listener goes with the request.
@@ -430,22 +473,20 @@ export class Dispatcher {
   };
 
   /** Takes a response that is not in its slot, also if nobody waits for it: it must not be found by the slot's next request. */
-  #takeLarge(
-    pending: Pending,
-    slot: number,
-    status: number | undefined,
-  ): Uint8Array<ArrayBuffer> | undefined {
+  #takeLarge(pending: Pending, slot: number, status: number | undefined): LargeResponse | null {
+    if (status !== STATUS.OK_POSTED && status !== STATUS.OK_IN_OUTBOX) return null;
     const { words, doubles, layout } = this.#ring;
-    if (status === STATUS.OK_POSTED) {
-      return new Uint8Array(this.#hooks.takePosted(this.#ring.laneOf(slot), slot));
-    }
-    if (status !== STATUS.OK_IN_OUTBOX) return undefined;
-    const outbox = this.#hooks.outboxOf(this.#ring.laneOf(slot));
-    const place = words[slotAt(layout, slot) + SLOT.OUTBOX_PLACE] ?? 0;
+    const lane = this.#ring.laneOf(slot);
     const length = doubles[slotDoubleAt(layout, slot) + SLOT_DOUBLE.RESPONSE_LENGTH] ?? 0;
-    const response = pending.answered ? undefined : outbox.read(place, length);
+    if (status === STATUS.OK_POSTED) {
+      const bytes = new Uint8Array(this.#hooks.takePosted(lane, slot), 0, length);
+      return { bytes, recycle: recycleTo(this.#hooks, lane) };
+    }
+    const outbox = this.#hooks.outboxOf(lane);
+    const place = words[slotAt(layout, slot) + SLOT.OUTBOX_PLACE] ?? 0;
+    const bytes = pending.answered ? null : outbox.read(place, length, this.#pool.take(length));
     outbox.free(place);
-    return response;
+    return bytes === null ? null : { bytes, recycle: this.#recycle };
   }
 
   /** A call that was abandoned has come back. */
@@ -466,7 +507,7 @@ export class Dispatcher {
     pending: Pending,
     slot: number,
     status: number | undefined,
-    large: Uint8Array<ArrayBuffer> | undefined,
+    large: LargeResponse | null,
   ): void {
     const { words, doubles, bytes, layout } = this.#ring;
     const timesAt = slotDoubleAt(layout, slot);
@@ -489,10 +530,13 @@ export class Dispatcher {
       case STATUS.OK:
       case STATUS.OK_POSTED:
       case STATUS.OK_IN_OUTBOX: {
-        const body = large ?? copyOut(bytes, roomAt, length);
+        const body = large?.bytes ?? copyOut(bytes, roomAt, length);
+        const recycle = large?.recycle ?? null;
         this.#totals.succeeded += 1;
         this.#answered(pending);
-        pending.resolve(new HandlerResponse(body, this.#identity.version, queuedMs, ranMs));
+        pending.resolve(
+          new HandlerResponse(body, this.#identity.version, queuedMs, ranMs, recycle),
+        );
         return;
       }
       case STATUS.HANDLER_FAILED: {
@@ -706,7 +750,7 @@ export class Dispatcher {
     return { queued, running };
   }
 
-  /** Stops the clock. Nothing may be in flight. */
+  /** Stops the clock. */
   dispose(): void {
     this.#alarm.clear();
   }

@@ -23,6 +23,7 @@ import type { CopyRules, LibraryStore, PrivateCopy } from './library/store.js';
 import type { LoadQueue } from './load-queue.js';
 import { bindNativeFunctions } from './native-functions.js';
 import {
+  checkPayloadFits,
   type EndpointOptions,
   type ResolvedEndpointOptions,
   resolveEndpointOptions,
@@ -30,6 +31,7 @@ import {
 import { checkChildAllowed, permissionError } from './permission.js';
 import { endChild, startPreflightChild } from './preflight/child.js';
 import { type PreflightReport, preflight } from './preflight/preflight.js';
+import type { RegionBudget } from './regions.js';
 import type { VersionIdentity } from './request-errors.js';
 import { Standby } from './standby.js';
 import type { StartedChild } from './start-child.js';
@@ -54,7 +56,7 @@ export interface EndpointStats {
   activeVersion: number | null;
   /** Lanes that were started ahead and wait for the next version (option `standby`). */
   standbyLanes: number;
-  /** The active version first, then the draining ones, newest first. */
+  /** The active version first, then the draining ones, then failed loads whose native code has not come back, newest first. */
   versions: VersionStats[];
 }
 
@@ -64,6 +66,8 @@ export interface EndpointParts {
   store: LibraryStore;
   /** Where loads wait for their turn. */
   loads: LoadQueue;
+  /** What all versions of the registry share for request memory. */
+  regionBudget: RegionBudget;
   keepAlive: KeepAlive;
   report: Report;
 }
@@ -116,6 +120,11 @@ export class Endpoint {
     return this.#draining;
   }
 
+  /** Failed loads whose lanes have not left native code, oldest first. */
+  get hangingLoads(): Version[] {
+    return [...this.#hanging].filter(({ state }) => state === 'failed');
+  }
+
   /** Whether it was never loaded and nobody is about to. */
   get unused(): boolean {
     return !this.#everActive && this.#pendingOperations === 0 && this.#hanging.size === 0;
@@ -160,6 +169,7 @@ export class Endpoint {
   ): Promise<{ version: Version; result: SwapResult }> {
     // Before it waits: what is wrong with them is told at once.
     const options = resolveEndpointOptions(overrides, this.#options);
+    checkPayloadFits(options, this.#parts.regionBudget.limitBytes);
     const replace = () => this.#replaceNow(path, options, replacement, signal);
     return this.#parts.loads.admit(replace, signal);
   }
@@ -222,7 +232,7 @@ export class Endpoint {
     signal.throwIfAborted();
     this.#checkDrainingLimit(path, options);
     checkChildAllowed(options, path, identity);
-    const { keepAlive, report } = this.#parts;
+    const { keepAlive, regionBudget, report } = this.#parts;
     const endMs = performance.now() + options.loadTimeoutMs;
     await bindNativeFunctions();
     // While the copy is written, the thread that looks into it starts; and while it does that, so does the process that tries it.
@@ -264,7 +274,7 @@ export class Endpoint {
     try {
       standby = await this.#takeStandby(options);
       const parts = { identity, options, path, copy, prepared, preflight: tried, standby };
-      version = new Version({ ...parts, keepAlive, report });
+      version = new Version({ ...parts, regionBudget, keepAlive, report });
     } catch (cause) {
       await standby?.destroy();
       await removeCopies();
@@ -412,9 +422,13 @@ export class Endpoint {
   }
 
   #checkDrainingLimit(path: string, { maxDrainingVersions }: ResolvedEndpointOptions): void {
-    if (this.#draining.size < maxDrainingVersions) return;
+    const draining = this.#draining.size;
+    const failed = this.hangingLoads.length;
+    if (draining + failed < maxDrainingVersions) return;
+    const also =
+      failed === 0 ? '' : ` and ${failed} failed loads of it have not come back from native code`;
     throw new DrainingLimitError(
-      `${this.#draining.size} versions of '${this.id}' are still draining, and maxDrainingVersions is ${maxDrainingVersions}; wait for one to retire, shorten drainTimeoutMs, or raise maxDrainingVersions`,
+      `${draining} versions of '${this.id}' are still draining${also}, and maxDrainingVersions is ${maxDrainingVersions}; wait for one to retire, shorten drainTimeoutMs, or raise maxDrainingVersions`,
       path,
       { endpoint: this.id },
     );
@@ -446,7 +460,7 @@ export class Endpoint {
   }
 
   stats(): EndpointStats {
-    const versions = [...this.#draining].reverse();
+    const versions = [...[...this.#draining].reverse(), ...this.hangingLoads.reverse()];
     if (this.#active !== null) versions.unshift(this.#active);
     return {
       id: this.id,

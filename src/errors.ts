@@ -320,7 +320,7 @@ export class PreflightError extends LoadError {
   }
 }
 
-/** A swap would leave more than `maxDrainingVersions` versions of the endpoint draining. */
+/** A load or swap would leave more than `maxDrainingVersions` versions of the endpoint draining; failed loads that hang count. */
 export class DrainingLimitError extends LoadError {
   readonly code = 'ERR_HANDLER_DRAINING_LIMIT';
 }

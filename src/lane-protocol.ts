@@ -79,7 +79,11 @@ export interface Region {
 export type HostMessage =
   | { type: 'region'; region: Region }
   /** The lane may let go of the buffer. */
-  | { type: 'forget'; id: number };
+  | { type: 'forget'; id: number }
+  /** Memory of a response that the lane has posted, for the next one. */
+  | { type: 'recycled'; memory: ArrayBuffer }
+  /** The lane may give back what it keeps for responses. */
+  | { type: 'trim' };
 
 /** Lane to host. A doorbell is the bare value `null`: it is sent often. */
 export type LaneMessage =
@@ -88,6 +92,8 @@ export type LaneMessage =
   | { type: 'refused'; failure: LoadFailure }
   /** A response too large for its slot; the slot's status says that it was posted. */
   | { type: 'response'; slot: number; bytes: ArrayBuffer }
+  /** What the lane has kept for responses. Nobody needs it any more. */
+  | { type: 'trimmed' }
   /** The last lane to leave has kept these mapped. */
   | { type: 'kept'; libraries: KeptLibrary[] }
   /** The lane serves on, but should be replaced. */

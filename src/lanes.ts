@@ -12,6 +12,7 @@ import { uptime } from 'node:os';
 import { setImmediate } from 'node:timers/promises';
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import { childEnv } from './child-env.js';
+import { monotonicMs } from './clock.js';
 import { deferred } from './deferred.js';
 import { cutLifeline, endLaneProcess } from './end-lane-process.js';
 import { type LoadError, LoadFailedError, LoadTimeoutError } from './errors.js';
@@ -97,10 +98,17 @@ export interface LaneCounts {
 }
 
 /** What a lane is made of. What it is doing, the fleet tells. */
+/** No more than this is on its way back to a lane that may never post a response again. */
+const MAX_RECYCLED_BYTES = 64 * 1024 * 1024;
+/** What was sent back and is not used for so long is given back to the system. */
+const RECYCLED_IDLE_MS = 2000;
+
 interface Lane {
   readonly index: number;
   readonly port: MessagePort;
   readonly outbox: Outbox;
+  /** Bytes that were sent back to it since it last posted a response, before which it reads them. */
+  recycledBytes: number;
   /** Why its task is over, if its thread or process died. */
   cause: unknown;
   /** How its process ended, once it has. */
@@ -143,6 +151,8 @@ export class Lanes {
   readonly #sinceSeconds = uptime();
   readonly #kept: KeptLibrary[] = [];
   #toldOfKill = false;
+  #recycledMs = 0;
+  #trimTimer: NodeJS.Timeout | null = null;
 
   constructor(parts: LanesParts) {
     const { options, standby } = parts;
@@ -191,6 +201,7 @@ export class Lanes {
   /** Ends the threads. Every lane must have left. */
   async destroy(): Promise<void> {
     assert(this.#present().length === 0, 'threads are ended only when no lane is in native code');
+    if (this.#trimTimer !== null) clearTimeout(this.#trimTimer);
     await this.#parts.standby.destroy();
   }
 
@@ -219,6 +230,24 @@ export class Lanes {
     this.#posted.delete(slot);
     return bytes;
   }
+
+  /** Sends the memory of a response back to the lane that has posted it. The lane reads that before it posts the next one. */
+  recycle(index: number, memory: ArrayBuffer): void {
+    const lane = this.#lanes[index];
+    if (lane === undefined || lane.recycledBytes + memory.byteLength > MAX_RECYCLED_BYTES) return;
+    lane.recycledBytes += memory.byteLength;
+    const message: HostMessage = { type: 'recycled', memory };
+    lane.port.postMessage(message, [memory]);
+    this.#recycledMs = monotonicMs();
+    this.#trimTimer ??= setTimeout(this.#trim, RECYCLED_IDLE_MS).unref();
+  }
+
+  /** Once nothing has been recycled for a while, the lanes need not keep it. */
+  readonly #trim = (): void => {
+    const leftMs = this.#recycledMs + RECYCLED_IDLE_MS - monotonicMs();
+    this.#trimTimer = leftMs > 0 ? setTimeout(this.#trim, Math.ceil(leftMs)).unref() : null;
+    if (leftMs <= 0) this.announce({ type: 'trim' });
+  };
 
   /** Where `lane` has left responses that have not been collected yet. It is there until they have been. */
   outboxOf(lane: number): Outbox {
@@ -382,7 +411,8 @@ export class Lanes {
     ready.catch(() => undefined);
     const outbox = new Outbox(started.outbox);
     const promises = { ready, loaded, refused, gone, forgotten };
-    const lane: Lane = { index, port, outbox, cause: null, end: null, ...promises };
+    const state = { recycledBytes: 0, cause: null, end: null };
+    const lane: Lane = { index, port, outbox, ...state, ...promises };
     port.on('message', (message: LaneMessage) => this.#receive(lane, message));
     port.unref();
     const order: LaneOrder = {
@@ -457,6 +487,9 @@ export class Lanes {
         return;
       case 'response':
         this.#posted.set(message.slot, message.bytes);
+        lane.recycledBytes = 0;
+        return;
+      case 'trimmed':
         return;
       case 'worn':
         this.#hear({ type: 'worn', lane: lane.index, reason: message.reason });

@@ -58,9 +58,16 @@ export class LatencyRecorder {
     this.#retireBefore(nowMs - WINDOW_MS);
     const { histogram } = this.#current;
     return {
-      window: summarise(this.#window.with(histogram)),
-      total: summarise(this.#total.with(histogram)),
+      window: summarise(this.#window, histogram),
+      total: summarise(this.#total, histogram),
     };
+  }
+
+  /** Bytes of its histograms. */
+  get byteLength(): number {
+    const buckets = [...this.#buckets, this.#current].map(({ histogram }) => histogram);
+    const all = [this.#total, this.#window, ...buckets];
+    return all.reduce((sum, { byteLength }) => sum + byteLength, 0);
   }
 
   #advance(nowMs: number): void {
@@ -89,9 +96,13 @@ export class LatencyRecorder {
 
 const SHARES = [0.5, 0.9, 0.99, 0.999] as const;
 
-function summarise(histogram: Histogram): LatencySummary {
-  const { count, sum, min, max } = histogram;
-  const [p50 = 0, p90 = 0, p99 = 0, p999 = 0] = histogram.quantiles(SHARES);
+/** Of what both have counted. */
+function summarise(older: Histogram, newest: Histogram): LatencySummary {
+  const count = older.count + newest.count;
+  const sum = older.sum + newest.sum;
+  const min = Math.min(older.min, newest.min);
+  const max = Math.max(older.max, newest.max);
+  const [p50 = 0, p90 = 0, p99 = 0, p999 = 0] = older.quantiles(SHARES, newest);
   return {
     count,
     minMs: (count === 0 ? 0 : min) * MS_PER_UNIT,

@@ -9,6 +9,7 @@ import { prepareGivingBack } from './call-memory.js';
 import { CancelFlags } from './cancel-flags.js';
 import { prepareExit } from './exit-process.js';
 import { prepareCopy } from './native-copy.js';
+import { prepareDiscarding } from './shared-memory.js';
 import { prepareStarting } from './start-child.js';
 
 let bound: Promise<void> | null = null;
@@ -28,6 +29,7 @@ async function bindAll(): Promise<void> {
   await prepareCopy();
   if (process.platform !== 'linux') return;
   await prepareGivingBack();
+  await prepareDiscarding();
   await prepareStarting();
   await CancelFlags.prepare();
   const { bindNoMore } = await import('../workers/c-functions.js');

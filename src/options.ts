@@ -39,7 +39,10 @@ export interface EndpointOptions {
   cancelGraceMs?: number;
   /** Stuck lanes that are replaced. Once every lane is stuck beyond that, requests are shed. Default 2. */
   maxStuckLanes?: number;
-  /** Versions of an endpoint that may drain at once; a swap beyond that is refused. Default 8. */
+  /**
+   * Versions of an endpoint that may drain at once, failed loads whose native code has not come back included; a load or swap
+   * beyond that is refused. Default 8.
+   */
   maxDrainingVersions?: number;
   /** Stack for native code, in bytes: 64 KiB to 16 MiB. Default 2 MiB. */
   stackBytes?: number;
@@ -62,7 +65,10 @@ export interface EndpointOptions {
    * run. Costs the memory of as many lanes again. Default `false`.
    */
   standby?: boolean;
-  /** Limits of each lane's JavaScript heap, as for `worker_threads`; a lane needs about 8 MiB. Default: none. */
+  /**
+   * Limits of each lane's JavaScript heap, as for `worker_threads`. A lane needs up to 8 MiB of the old generation to start: give it
+   * 10 or more. Default: none.
+   */
   resourceLimits?: ResourceLimits;
   /**
    * Whether a library is tried in a child process before it is loaded in this one, and with which self-test.
@@ -113,6 +119,12 @@ export interface RegistryOptions extends EndpointOptions {
    * their turn. Default: the available cores.
    */
   maxConcurrentLoads?: number;
+  /**
+   * Memory for the bytes of requests that are longer than 4 KiB and are not in shared memory, in bytes, for all endpoints. A
+   * request that finds it used up waits in its endpoint's queue, unless no other of its version has some. At least
+   * `maxPayloadBytes`. Default 256 MiB.
+   */
+  maxRegionBytes?: number;
 }
 
 /** How a library's symbols are bound. */
@@ -133,6 +145,7 @@ export interface ResolvedRegistryOptions {
   readonly cleanupIntervalMs: number;
   readonly closeTimeoutMs: number;
   readonly maxConcurrentLoads: number;
+  readonly maxRegionBytes: number;
   readonly endpoint: ResolvedEndpointOptions;
 }
 
@@ -193,6 +206,7 @@ const REGISTRY_RULES = {
   cleanupIntervalMs: duration(5000),
   closeTimeoutMs: duration(10_000),
   maxConcurrentLoads: count(availableParallelism(), 1, 256, 'loads'),
+  maxRegionBytes: count(256 * MIB, 64 * KIB, Number.MAX_SAFE_INTEGER, 'bytes'),
 } as const satisfies Record<string, NumberRule>;
 
 /** Endpoint options that are no numbers. */
@@ -238,8 +252,12 @@ export function resolveRegistryOptions(options: RegistryOptions = {}): ResolvedR
     cleanupIntervalMs,
     closeTimeoutMs,
     maxConcurrentLoads,
+    maxRegionBytes,
     ...rest
   } = asObject(options);
+  const regionBytes = number('maxRegionBytes', maxRegionBytes, REGISTRY_RULES.maxRegionBytes);
+  const endpoint = resolveEndpointOptions(rest);
+  checkPayloadFits(endpoint, regionBytes);
   return {
     handlersDir: resolve(text('handlersDir', handlersDir) ?? './handlers'),
     allowOutsideLinks: flag('allowOutsideLinks', allowOutsideLinks, false),
@@ -255,8 +273,25 @@ export function resolveRegistryOptions(options: RegistryOptions = {}): ResolvedR
       maxConcurrentLoads,
       REGISTRY_RULES.maxConcurrentLoads,
     ),
-    endpoint: resolveEndpointOptions(rest),
+    maxRegionBytes: regionBytes,
+    endpoint,
   };
+}
+
+/**
+ * Checks that one request of the largest size has room.
+ *
+ * @throws {InvalidOptionError} if it has not.
+ */
+export function checkPayloadFits(
+  { maxPayloadBytes }: Pick<ResolvedEndpointOptions, 'maxPayloadBytes'>,
+  maxRegionBytes: number,
+): void {
+  if (maxPayloadBytes <= maxRegionBytes) return;
+  throw new InvalidOptionError(
+    'maxPayloadBytes',
+    `maxPayloadBytes is ${maxPayloadBytes}, and all requests together have maxRegionBytes, which is ${maxRegionBytes}; lower the one, or raise the other in the registry's options`,
+  );
 }
 
 /**

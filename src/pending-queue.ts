@@ -15,6 +15,11 @@ export class PendingQueue<T extends QueueLinks<T>> {
     return this.#length;
   }
 
+  /** The oldest; null if there is none. */
+  get first(): T | null {
+    return this.#first;
+  }
+
   push(element: T): void {
     element.previous = this.#last;
     element.next = null;

@@ -26,6 +26,7 @@ import {
   resolveRegistryOptions,
   splitLoadOptions,
 } from './options.js';
+import { RegionBudget } from './regions.js';
 import type { RequestContext, RequestPayload } from './request.js';
 import type { HandlerResponse } from './response.js';
 import type { ExecuteOptions, LoadedHandler, Version } from './version.js';
@@ -69,6 +70,8 @@ export interface RegistryStats {
   loadedCount: number;
   /** Versions that take no more requests and are not retired. */
   drainingCount: number;
+  /** Failed loads whose native code has not come back: their threads are still there. */
+  hangingLoads: number;
   /** Requests in flight on active versions. */
   activeRequests: number;
   /** Requests in flight on draining versions. */
@@ -118,6 +121,7 @@ export class HandlerRegistry extends RegistryEmitter {
   readonly #store: LibraryStore;
   readonly #keepAlive = new KeepAlive();
   readonly #loads: LoadQueue;
+  readonly #regionBudget: RegionBudget;
   readonly #endpoints = new Map<string, Endpoint>();
   readonly #sweep: NodeJS.Timeout | null;
   /** Aborted when closing begins: loads that are going on give up. */
@@ -140,9 +144,10 @@ export class HandlerRegistry extends RegistryEmitter {
     this.#options = resolveRegistryOptions(options);
     // Every load that is going on listens.
     setMaxListeners(0, this.#closing.signal);
-    const { cacheDir, cleanupIntervalMs, maxConcurrentLoads } = this.#options;
+    const { cacheDir, cleanupIntervalMs, maxConcurrentLoads, maxRegionBytes } = this.#options;
     this.#store = new LibraryStore({ cacheDir });
     this.#loads = new LoadQueue(maxConcurrentLoads);
+    this.#regionBudget = new RegionBudget(maxRegionBytes);
     this.#sweep =
       cleanupIntervalMs === 0
         ? null
@@ -253,6 +258,7 @@ export class HandlerRegistry extends RegistryEmitter {
       options: this.#options.endpoint,
       store: this.#store,
       loads: this.#loads,
+      regionBudget: this.#regionBudget,
       keepAlive: this.#keepAlive,
       report: this.#report,
     });
@@ -359,6 +365,10 @@ export class HandlerRegistry extends RegistryEmitter {
     return {
       loadedCount: this.count,
       drainingCount: this.drainingCount,
+      hangingLoads: sumOf(
+        [...this.#endpoints.values()],
+        (endpoint) => endpoint.hangingLoads.length,
+      ),
       activeRequests: inFlight(this.#active()),
       drainingRequests: inFlight(this.#draining()),
       endpoints: [...this.#endpoints.values()].map((endpoint) => endpoint.stats()),

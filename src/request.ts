@@ -122,6 +122,13 @@ export function ownBytes({
   return typeof body === 'string' || !isShared(body) ? context + byteLength : context;
 }
 
+/** Bytes of a region of the engine's own that a request needs; 0 if it needs none. */
+export function borrowedBytes(request: EncodedRequest): number {
+  const { body, byteLength, requestIdLength, metadataLength } = request;
+  if (contextBytes(requestIdLength, metadataLength) + byteLength <= ROOM_BYTES) return 0;
+  return typeof body !== 'string' && isAddressable(body) ? 0 : byteLength;
+}
+
 /** Writes a request into a slot that the host holds. Returns the region it borrowed or adopted, or 0. */
 export function writeRequest(
   ring: RingProducer,

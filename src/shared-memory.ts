@@ -1,5 +1,13 @@
 /** Large memory that costs only what is touched. */
 
+let discard: ((memory: Uint8Array, length: number) => void) | null = null;
+
+/** Binds what `discardPages` calls. */
+export async function prepareDiscarding(): Promise<void> {
+  const { bindDiscard } = await import('../workers/c-functions.js');
+  discard ??= bindDiscard();
+}
+
 /**
  * Zeroed shared memory of `byteLength` bytes. Pages become resident when they are first touched, and go back to the
  * system when the buffer is collected.
@@ -10,4 +18,12 @@
  */
 export function reserveShared(byteLength: number): SharedArrayBuffer {
   return new SharedArrayBuffer(byteLength, { maxByteLength: byteLength });
+}
+
+/**
+ * Gives the pages of such memory back to the system at once; what was in them is gone. Where that
+ * cannot be had, they go when the buffer is collected.
+ */
+export function discardPages(memory: SharedArrayBuffer): void {
+  discard?.(new Uint8Array(memory, 0, memory.byteLength), memory.byteLength);
 }

@@ -12,7 +12,7 @@ import type { DrainReport, LibraryFate } from './drain-report.js';
 import { type DropReason, LoadTimeoutError } from './errors.js';
 import type { Report } from './events.js';
 import type { KeepAlive } from './keep-alive.js';
-import type { HandlerInfo } from './lane-protocol.js';
+import type { HandlerInfo, HostMessage } from './lane-protocol.js';
 import { type LaneCounts, type LaneExit, Lanes, type Refusal } from './lanes.js';
 import type { BindingReport } from './library/binding/decide.js';
 import { listsFile, readMaps } from './library/mappings.js';
@@ -22,7 +22,7 @@ import type { PrivateCopy } from './library/store.js';
 import { messageOf } from './library/system-errors.js';
 import { type Isolation, MAX_TIMER_MS, type ResolvedEndpointOptions } from './options.js';
 import type { PreflightReport } from './preflight/preflight.js';
-import { RegionTable } from './regions.js';
+import { type RegionBudget, RegionTable } from './regions.js';
 import type { RequestContext, RequestPayload } from './request.js';
 import {
   crashLoop,
@@ -127,6 +127,8 @@ export interface VersionParts {
   preflight: PreflightReport | null;
   /** What the version is made of, and destroys in the end. */
   standby: Standby;
+  /** Of the registry, for request memory. */
+  regionBudget: RegionBudget;
   keepAlive: KeepAlive;
   report: Report;
 }
@@ -142,6 +144,14 @@ interface Drain {
   reported: boolean;
 }
 
+/** What executes requests. */
+interface Machinery {
+  readonly ring: RingProducer;
+  readonly regions: RegionTable;
+  readonly lanes: Lanes;
+  readonly dispatcher: Dispatcher;
+}
+
 export class Version implements LoadedHandler {
   readonly id: string;
   readonly version: number;
@@ -155,11 +165,11 @@ export class Version implements LoadedHandler {
   readonly #prepared: Prepared;
   readonly #keepAlive: KeepAlive;
   readonly #report: Report;
-  readonly #ring: RingProducer;
-  readonly #lanes: Lanes;
-  readonly #dispatcher: Dispatcher;
+  /** Null once it has retired: what it takes is megabytes, and a caller may keep the handle for ever. */
+  #machinery: Machinery | null;
   #state: VersionState = 'loading';
   #drain: Drain | null = null;
+  readonly #totals: Readonly<OutcomeTotals>;
   readonly #retired = deferred<void>();
 
   constructor(parts: VersionParts) {
@@ -174,12 +184,13 @@ export class Version implements LoadedHandler {
     this.#prepared = parts.prepared;
     this.#keepAlive = keepAlive;
     this.#report = report;
-    this.#ring = standby.ring;
-    const regions = new RegionTable((message) => this.#lanes.announce(message));
-    this.#dispatcher = new Dispatcher({
+    const { ring } = standby;
+    const announce = (message: HostMessage) => this.#lanes.announce(message);
+    const regions = new RegionTable(announce, parts.regionBudget);
+    const dispatcher = new Dispatcher({
       identity,
       options,
-      ring: this.#ring,
+      ring,
       regions,
       keepAlive,
       hooks: {
@@ -190,11 +201,12 @@ export class Version implements LoadedHandler {
         callReturned: (lane) => this.#lanes.callReturned(lane),
         handlerAnswered: () => this.#lanes.requestAnswered(),
         takePosted: (lane, slot) => this.#lanes.takePosted(lane, slot),
+        recycle: (lane, memory) => this.#machinery?.lanes.recycle(lane, memory),
         outboxOf: (lane) => this.#lanes.outboxOf(lane),
         requestLeft: () => this.#requestLeft(),
       },
     });
-    this.#lanes = new Lanes({
+    const lanes = new Lanes({
       identity,
       options,
       standby,
@@ -215,6 +227,25 @@ export class Version implements LoadedHandler {
         refusalChanged: (refusal) => this.#refuse(refusal),
       },
     });
+    this.#machinery = { ring, regions, lanes, dispatcher };
+    this.#totals = dispatcher.totals;
+  }
+
+  get #running(): Machinery {
+    assert(this.#machinery !== null, 'what has retired is not asked to do anything');
+    return this.#machinery;
+  }
+
+  get #ring(): RingProducer {
+    return this.#running.ring;
+  }
+
+  get #lanes(): Lanes {
+    return this.#running.lanes;
+  }
+
+  get #dispatcher(): Dispatcher {
+    return this.#running.dispatcher;
   }
 
   #laneExited({ lane, slot, cause, end, expected }: LaneExit): void {
@@ -282,6 +313,7 @@ export class Version implements LoadedHandler {
   async #dismantle(): Promise<void> {
     this.#dispatcher.dispose();
     await this.#lanes.stop();
+    this.#running.regions.dispose();
     await this.#lanes.destroy();
     await Promise.all([this.#copy.remove(), this.#prepared.remove()]);
   }
@@ -325,7 +357,7 @@ export class Version implements LoadedHandler {
   }
 
   get activeRequests(): number {
-    return this.#ring.inFlight;
+    return this.#machinery?.ring.inFlight ?? 0;
   }
 
   acquireRequest(): RequestGuard | null {
@@ -371,7 +403,7 @@ export class Version implements LoadedHandler {
     assert(this.#drain === null, 'a version drains once');
     this.#state = step(this.#state, 'draining');
     const { promise: settled, resolve: settle } = deferred<DrainReport>();
-    const { succeeded, failed, badResponse, dropped } = this.#dispatcher.totals;
+    const { succeeded, failed, badResponse, dropped } = this.#totals;
     this.#drain = {
       sinceMs: performance.now(),
       answeredBefore: succeeded + failed + badResponse,
@@ -397,7 +429,7 @@ export class Version implements LoadedHandler {
 
   /** Kills the processes that are left of it, whatever they do. What they were running has been answered or is now. */
   killProcesses(): void {
-    this.#lanes.killAll();
+    this.#machinery?.lanes.killAll();
   }
 
   /** Resolves when nothing of this version is left: lanes, library, copy. May be never. */
@@ -486,6 +518,7 @@ export class Version implements LoadedHandler {
     const report = this.#reportNow(drain, library, said, libraries);
     this.#report('retired', { ...this.#identity, report });
     this.#settleReport(drain, library, said, libraries);
+    this.#machinery = null;
   }
 
   /** Why a library was kept mapped although it could have been unloaded, if it was. */
@@ -543,7 +576,7 @@ export class Version implements LoadedHandler {
     const { ownLibraries, lasting } = this.#prepared;
     const why = reason === undefined ? {} : { reason };
     const held = [{ name: basename(this.path) }, ...ownLibraries];
-    const { succeeded, failed, badResponse, dropped } = this.#dispatcher.totals;
+    const { succeeded, failed, badResponse, dropped } = this.#totals;
     return {
       ...this.#identity,
       tookMs: performance.now() - drain.sinceMs,
@@ -561,11 +594,11 @@ export class Version implements LoadedHandler {
 
   /** Takes in what the lanes have completed, should a doorbell have been missed. */
   collect(): void {
-    this.#dispatcher.collect();
+    this.#machinery?.dispatcher.collect();
   }
 
   get totals(): Readonly<OutcomeTotals> {
-    return this.#dispatcher.totals;
+    return this.#totals;
   }
 
   stats(): VersionStats {

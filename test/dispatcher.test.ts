@@ -3,7 +3,7 @@ import test, { type ExecutionContext } from 'ava';
 import { Dispatcher } from '../src/dispatcher.js';
 import { KeepAlive } from '../src/keep-alive.js';
 import { type EndpointOptions, resolveEndpointOptions } from '../src/options.js';
-import { RegionTable } from '../src/regions.js';
+import { RegionBudget, RegionTable } from '../src/regions.js';
 import { laneExited } from '../src/request-errors.js';
 import { NOTHING, RingConsumer } from '../src/ring/consumer.js';
 import {
@@ -21,15 +21,19 @@ import { failure, rejection } from './support/outcomes.js';
 
 const LARGE_BYTES = 10_000;
 
-function scene(t: ExecutionContext, more: EndpointOptions = {}) {
+function scene(
+  t: ExecutionContext,
+  more: EndpointOptions = {},
+  budget = new RegionBudget(2 ** 28),
+) {
   const shape = { slots: 32, lanes: 1 };
   const ring = new RingProducer(shape);
   const lane = new RingConsumer(ring.memory, shape, 0, () => undefined);
   const regionsSeen = new Map<number, SharedArrayBuffer>();
   const regions = new RegionTable((message) => {
     if (message.type === 'region') regionsSeen.set(message.region.id, message.region.memory);
-    else regionsSeen.delete(message.id);
-  });
+    else if (message.type === 'forget') regionsSeen.delete(message.id);
+  }, budget);
   const outbox = new Outbox(reserveOutbox());
   const dispatcher = new Dispatcher({
     identity: { endpoint: 'it', version: 1 },
@@ -45,6 +49,7 @@ function scene(t: ExecutionContext, more: EndpointOptions = {}) {
       callReturned: () => undefined,
       handlerAnswered: () => undefined,
       takePosted: () => new ArrayBuffer(0),
+      recycle: () => undefined,
       outboxOf: () => outbox,
       requestLeft: () => undefined,
     },

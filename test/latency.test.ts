@@ -153,3 +153,20 @@ function requireExact(
     t.true(Math.abs(quantile - exact) <= exact * 0.01, `${quantile} for ${exact}`);
   }
 }
+
+test('a histogram has memory for the octaves between its smallest and its largest duration', (t) => {
+  const histogram = new Histogram();
+  const octave = 64 * Float64Array.BYTES_PER_ELEMENT;
+  t.is(histogram.byteLength, 0);
+  histogram.record(1000);
+  t.is(histogram.byteLength, octave);
+  histogram.record(600);
+  t.is(histogram.byteLength, octave);
+  // Three octaves up, then down to where each microsecond has a bin of its own.
+  histogram.record(8000);
+  t.is(histogram.byteLength, 4 * octave);
+  histogram.record(1);
+  t.is(histogram.byteLength, 8 * octave);
+  const [p50 = 0] = histogram.quantiles([0.5]);
+  t.true(Math.abs(p50 - 600) <= 6, `${p50}`);
+});

@@ -56,6 +56,7 @@ const REGISTRY: Record<string, Rule> = {
   cleanupIntervalMs: ms(5000),
   closeTimeoutMs: ms(10_000),
   maxConcurrentLoads: whole(availableParallelism(), 1, 256),
+  maxRegionBytes: whole(256 * MIB, 64 * KIB, Number.MAX_SAFE_INTEGER),
 };
 
 const NOT_NUMBERS = [null, '1', true, [1], { valueOf: () => 1 }, Number.NaN, 1n, Symbol('one')];
@@ -90,7 +91,11 @@ for (const [rules, resolveOptions] of [
     test(`${name}: default, range and type`, (t) => {
       t.is(resolveOptions({})[name], rule.default);
       t.is(resolveOptions({ [name]: undefined })[name], rule.default);
-      for (const value of accepts(rule)) t.is(resolveOptions({ [name]: value })[name], value);
+      // So that it fits the smallest maxRegionBytes.
+      const beside = name === 'maxRegionBytes' ? { maxPayloadBytes: 1 } : {};
+      for (const value of accepts(rule)) {
+        t.is(resolveOptions({ ...beside, [name]: value })[name], value);
+      }
       for (const value of refuses(rule)) {
         const error = t.throws<InvalidOptionError>(() => resolveOptions({ [name]: value }), {
           instanceOf: InvalidOptionError,
@@ -211,6 +216,7 @@ test('what belongs to the registry is unknown to an endpoint', (t) => {
     'cleanupIntervalMs',
     'closeTimeoutMs',
     'maxConcurrentLoads',
+    'maxRegionBytes',
   ]) {
     const error = t.throws<InvalidOptionError>(() => endpoint({ [name]: undefined }), {
       instanceOf: InvalidOptionError,

@@ -113,6 +113,15 @@ test('what is printed comes with the error, and messages are not mistaken', asyn
   t.regex((error as PreflightError).message, /something is odd/);
 });
 
+for (const fault of ['flood', 'flood_lines']) {
+  test(`a library that writes to the messages without end is refused (${fault})`, async (t) => {
+    const { registry } = await openRegistry(t);
+    const error = await rejection(loadFault(registry, `${fault}@init`));
+    // At once: one that went on until the timeout would be a LoadTimeoutError.
+    t.like(error, { code: 'ERR_HANDLER_PREFLIGHT', reason: 'child-failed', step: 'init' });
+  });
+}
+
 test('what was learned is there to read', async (t) => {
   const { registry } = await openRegistry(t);
   const plain = await registry.load('fault');

@@ -3,7 +3,7 @@ import { Readable } from 'node:stream';
 import { runInNewContext } from 'node:vm';
 import test from 'ava';
 import type { HandlerError } from '../src/errors.js';
-import { RegionTable } from '../src/regions.js';
+import { RegionBudget, RegionTable } from '../src/regions.js';
 import { detachRequest, encodeRequest, writeRequest } from '../src/request.js';
 import { SLOT, slotAt } from '../src/ring/layout.js';
 import { RingProducer } from '../src/ring/producer.js';
@@ -222,7 +222,7 @@ function write(body: Uint8Array): { region: number; offset: number } {
   const ring = new RingProducer({ slots: 32, lanes: 1 });
   const room = Buffer.from(ring.memory, 0, ring.layout.totalBytes);
   const slot = ring.takeSlot();
-  const regions = new RegionTable(() => undefined);
+  const regions = new RegionTable(() => undefined, new RegionBudget(2 ** 20));
   const region = writeRequest(ring, room, regions, slot, encodeRequest({}, body, LIMIT));
   const offset = ring.words[slotAt(ring.layout, slot) + SLOT.REQUEST_OFFSET] ?? -1;
   return { region, offset };

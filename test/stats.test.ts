@@ -42,6 +42,7 @@ test('before anything is loaded', async (t) => {
   t.deepEqual(registry.stats(), {
     loadedCount: 0,
     drainingCount: 0,
+    hangingLoads: 0,
     activeRequests: 0,
     drainingRequests: 0,
     endpoints: [],
@@ -55,6 +56,7 @@ test('of a version that has done nothing yet', async (t) => {
   t.deepEqual(registry.stats(), {
     loadedCount: 1,
     drainingCount: 0,
+    hangingLoads: 0,
     activeRequests: 0,
     drainingRequests: 0,
     endpoints: [

@@ -54,6 +54,17 @@ export function bindClose(): (descriptor: number) => number {
   return bind('close', 'int', ['int']);
 }
 
+const MADV_DONTNEED = 4;
+
+/**
+ * madvise(2) with MADV_DONTNEED: private pages go back to the system. It is advice, so that a refusal, as
+ * of memory that does not begin with a page, changes nothing but when they do.
+ */
+export function bindDiscard(): (memory: Uint8Array, length: number) => void {
+  const madvise = bind('madvise', 'int', ['uint8_t *', 'size_t', 'int']);
+  return (memory, length) => madvise(memory, length, MADV_DONTNEED);
+}
+
 /** Memory that is mapped, by address. Whether it is, and whose, is not checked. */
 export interface MappedMemory {
   read(to: Uint8Array, from: number, length: number): void;

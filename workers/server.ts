@@ -6,6 +6,7 @@
  */
 
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
+import { BufferPool } from '../src/buffer-pool.js';
 import { monotonicMs } from '../src/clock.js';
 import type { HostMessage, LaneMessage, LaneTask } from '../src/lane-protocol.js';
 import type { RingConsumer } from '../src/ring/consumer.js';
@@ -26,6 +27,9 @@ import type { NativeMemory } from './native-library.js';
 
 const encoder = new TextEncoder();
 
+/** Memory that is kept for responses, once callers give it back. */
+const POOL_BYTES = 64 * 1024 * 1024;
+
 export class Server {
   readonly #memory: NativeMemory;
   readonly #call: Call;
@@ -36,6 +40,7 @@ export class Server {
   readonly #outboxAddress: number;
   /** Request memory outside the ring, by region id. The buffer is kept so that its address stays valid. */
   readonly #regions = new Map<number, { memory: SharedArrayBuffer; address: number }>();
+  readonly #pool = new BufferPool(POOL_BYTES);
   #mailRead: number;
 
   constructor(
@@ -154,11 +159,12 @@ export class Server {
 
   /** Sends a large response in a buffer of its own. Must come before `complete`. */
   #post(slot: number): void {
-    // Not cleared: all of it is written now.
-    const bytes = new Uint8Array(Buffer.allocUnsafeSlow(this.#call.length).buffer);
-    this.#call.copyResponse(this.#memory.addressOf(bytes));
-    const message: LaneMessage = { type: 'response', slot, bytes: bytes.buffer };
-    this.#port.postMessage(message, [bytes.buffer]);
+    // What callers have given back is not announced, so that nobody has to be woken for it.
+    this.#readPort();
+    const bytes = this.#pool.take(this.#call.length);
+    this.#call.copyResponse(this.#memory.addressOf(new Uint8Array(bytes)));
+    const message: LaneMessage = { type: 'response', slot, bytes };
+    this.#port.postMessage(message, [bytes]);
   }
 
   #finish(slot: number, status: number, responseLength: number): void {
@@ -171,14 +177,39 @@ export class Server {
   readMail(): void {
     const announced = this.#ring.mail;
     if (announced === this.#mailRead) return;
+    this.#readPort();
+    this.#mailRead = announced;
+  }
+
+  #readPort(): void {
     for (;;) {
       const received = receiveMessageOnPort(this.#port);
-      if (received === undefined) break;
-      const message = received.message as HostMessage;
-      if (message.type === 'region') this.#addRegion(message.region.id, message.region.memory);
-      else this.#regions.delete(message.id);
+      if (received === undefined) return;
+      this.#read(received.message as HostMessage);
     }
-    this.#mailRead = announced;
+  }
+
+  #read(message: HostMessage): void {
+    switch (message.type) {
+      case 'region':
+        this.#addRegion(message.region.id, message.region.memory);
+        return;
+      case 'forget':
+        this.#regions.delete(message.id);
+        return;
+      case 'recycled':
+        this.#pool.put(message.memory);
+        return;
+      case 'trim':
+        this.#trim();
+    }
+  }
+
+  /** To the host, which is not asleep: a thread that sleeps collects nothing. */
+  #trim(): void {
+    const buffers = this.#pool.empty();
+    const message: LaneMessage = { type: 'trimmed' };
+    if (buffers.length > 0) this.#port.postMessage(message, buffers);
   }
 
   #addRegion(id: number, memory: SharedArrayBuffer): void {
@@ -187,8 +218,8 @@ export class Server {
   }
 
   #regionAddress(id: number): number {
-    // A region is posted before the first request that names it is submitted.
-    if (!this.#regions.has(id)) this.readMail();
+    // A region is posted before the first request that names it is submitted; its number may have been another's.
+    this.readMail();
     const region = this.#regions.get(id);
     if (region === undefined) throw new Error(`region ${id} was not announced`);
     return region.address;

@@ -4,6 +4,8 @@
 export interface Contender {
   /** Answers with the request's bytes. Rejects, or throws, if it is shed or failed. */
   call(request: Uint8Array, options?: CallOptions): Promise<Uint8Array> | Uint8Array;
+  /** Gives a response back once it has been read, where there is such a thing. */
+  release?(response: Uint8Array): void;
   close(): Promise<unknown>;
 }
 

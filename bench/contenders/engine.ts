@@ -1,6 +1,6 @@
 /** The engine, as a caller uses it. */
 
-import { type EndpointOptions, HandlerRegistry } from '../../src/index.js';
+import { type EndpointOptions, HandlerRegistry, type HandlerResponse } from '../../src/index.js';
 import { workLibrary } from '../native/library.js';
 import type { Contender, Setting } from './contender.js';
 
@@ -25,5 +25,20 @@ export async function startEngine(
           : registry.executeWithTimeout('work', undefined, request, timeoutMs))
       ).bytes,
     close: () => registry.close(),
+  };
+}
+
+/** The engine, as a caller uses it who gives each response back once it has been read. */
+export async function startReleasing(setting: Setting): Promise<Contender> {
+  const { registry, close } = await startEngine(setting);
+  const responses = new WeakMap<Uint8Array, HandlerResponse>();
+  return {
+    call: async (request) => {
+      const response = await registry.execute('work', undefined, request);
+      responses.set(response.bytes, response);
+      return response.bytes;
+    },
+    release: (bytes) => responses.get(bytes)?.release(),
+    close,
   };
 }

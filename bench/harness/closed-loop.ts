@@ -36,7 +36,9 @@ async function closedLoop(
   let ended = false;
   const caller = async () => {
     while (!ended) {
-      checkResponse(request, await contender.call(request, options));
+      const response = await contender.call(request, options);
+      checkResponse(request, response);
+      contender.release?.(response);
       done += 1;
       // A look at the clock costs as much as a fast call.
       if ((done & 15) === 0 || outstanding === 1) ended = performance.now() >= endMs;

@@ -18,6 +18,12 @@ const childFile = fileURLToPath(new URL('../../workers/preflight.js', import.met
 
 /** Of what the library prints, the end is kept: it says why a process was aborted. */
 const KEPT_STDERR_CHARACTERS = 2000;
+/** Messages that a child has any reason to send are fewer, ... */
+const MOST_LINES = 100;
+/** ... and shorter, but for the response of a self-test, which comes on top of this. */
+const MOST_CHARACTERS = 1024 * 1024;
+/** Base64 has four characters for three bytes. */
+const CHARACTERS_PER_BYTE = 4 / 3;
 /** A child that has ended may have left its pipes to a child of its own. */
 const PIPES_AFTER_END_MS = 1000;
 /** How often it is looked at whether the child's only thread of interest is still there. */
@@ -33,6 +39,8 @@ export type ChildEnd =
   | { how: 'timed-out' }
   /** It was killed because nobody wanted the library any more. */
   | { how: 'aborted' }
+  /** It was killed because more came as messages than a child has to say. */
+  | { how: 'flooded' }
   /** There could be no child. */
   | { how: 'not-started'; cause: unknown };
 
@@ -105,7 +113,12 @@ export async function runChild(options: ChildOptions): Promise<ChildReport> {
   }, timeoutMs);
   const look = watchThread(child.pid, () => kill({ how: 'thread-ended' }));
   signal?.addEventListener('abort', onAbort);
-  readLines(child.messages, (line) => messages.push(line));
+  const responseBytes = task.selfTest === null ? 0 : task.maxPayloadBytes;
+  readLines(child.messages, {
+    take: (line) => messages.push(line),
+    maxCharacters: MOST_CHARACTERS + responseBytes * CHARACTERS_PER_BYTE,
+    flooded: () => kill({ how: 'flooded' }),
+  });
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     stderr = (stderr + text).slice(-KEPT_STDERR_CHARACTERS);
   });
@@ -140,13 +153,34 @@ function sendTask(stdin: Writable, task: PreflightTask, body: Uint8Array): void 
   stdin.end(body);
 }
 
-function readLines(stream: Readable, take: (message: PreflightMessage) => void): void {
-  let rest = '';
-  stream.setEncoding('utf8').on('data', (text: string) => {
-    const lines = (rest + text).split('\n');
-    rest = lines.pop() ?? '';
-    for (const line of lines) take(parse(line));
-  });
+interface LineReader {
+  take: (message: PreflightMessage) => void;
+  maxCharacters: number;
+  /** There is more than that, or more than `MOST_LINES`. It is not read any more. */
+  flooded: () => void;
+}
+
+/** What comes is the library's to write as well, so that there may be any amount of it. */
+function readLines(stream: Readable, { take, maxCharacters, flooded }: LineReader): void {
+  let characters = 0;
+  let lines = 0;
+  /** The beginning of a line; joined once, when its end has come. */
+  let parts: string[] = [];
+  const read = (text: string): void => {
+    characters += text.length;
+    const [end = '', ...begun] = text.split('\n', MOST_LINES + 2);
+    parts.push(end);
+    for (const next of begun) {
+      lines += 1;
+      if (lines > MOST_LINES) break;
+      take(parse(parts.join('')));
+      parts = [next];
+    }
+    if (characters <= maxCharacters && lines <= MOST_LINES) return;
+    stream.off('data', read).resume();
+    flooded();
+  };
+  stream.setEncoding('utf8').on('data', read);
 }
 
 /** A library can write to any descriptor, so a line may be anything. */

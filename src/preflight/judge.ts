@@ -7,7 +7,7 @@ import { loadErrorFor } from '../load-error.js';
 import type { VersionIdentity } from '../request-errors.js';
 import type { ChildReport } from './child.js';
 import type { PreflightReport } from './preflight.js';
-import type { PreflightMessage, PreflightStep } from './protocol.js';
+import { MESSAGES_FD, type PreflightMessage, type PreflightStep } from './protocol.js';
 
 export interface Subject {
   /** The library as the caller named it. */
@@ -93,6 +93,10 @@ export function verdict(child: ChildReport, subject: Subject): LoadError | null 
       path,
       { ...identity, step },
     );
+  }
+  if (end.how === 'flooded') {
+    const message = `${path} wrote to descriptor ${MESSAGES_FD} of the process that tried it, ${place}, which is not its own; more came than pre-flight has to say`;
+    return refuse('child-failed', message);
   }
   const refused = find(messages, 'refused');
   if (refused !== undefined) return loadErrorFor(refused.failure, path, identity, 'preflight');

@@ -53,11 +53,9 @@ export class Outbox {
     return FIRST_PLACE_AT + place * PLACE_BYTES;
   }
 
-  /** Host: the first `length` bytes in a place, in memory of their own. */
-  read(place: number, length: number): Uint8Array<ArrayBuffer> {
-    // Not cleared: all of it is written now.
-    const { buffer } = Buffer.allocUnsafeSlow(length);
-    const response = new Uint8Array(buffer);
+  /** Host: copies the first `length` bytes in a place into `memory`, which has room for them. */
+  read(place: number, length: number, memory: ArrayBuffer): Uint8Array<ArrayBuffer> {
+    const response = new Uint8Array(memory, 0, length);
     const start = this.at(place);
     copyInto(response, 0, this.bytes.subarray(start, start + length));
     return response;

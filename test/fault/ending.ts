@@ -34,8 +34,9 @@ const reach: Record<State, () => Promise<unknown>> = {
     await untilRunning(registry);
   },
   endless: async () => {
-    await registry.loadFrom('x', fixture('endless'));
-    void ask('running', registry.executeWithTimeout('x', {}, '', FOREVER));
+    await registry.loadFrom('x', fixture('fault'));
+    // It sleeps: one that computes would keep a core busy for as long as closing waits for it.
+    void ask('running', registry.executeWithTimeout('x', {}, 'do sleep', FOREVER));
     await untilRunning(registry);
   },
   draining: async () => {

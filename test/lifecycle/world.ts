@@ -246,6 +246,7 @@ export class World {
       }).endpoint,
       store: { copy: () => Promise.resolve(this.#copy()) } as never,
       loads: new LoadQueue(1),
+      regionBudget: new regions.RegionBudget(2 ** 28),
       keepAlive: {
         hold: () => void this.#held++,
         release: () => void this.#held--,
