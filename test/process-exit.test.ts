@@ -6,9 +6,10 @@ import { scratch } from './support/files.js';
 import { atMost } from './support/turns.js';
 
 const index = new URL('../src/index.js', import.meta.url).href;
+const polling = new URL('./support/polling.js', import.meta.url).href;
 const PATIENCE_MS = 60_000;
-/** Processes at once: more would mostly wait for each other, and miss their moments. */
-const MOST_PROCESSES = 4;
+/** Processes at once, one for each core: more would mostly wait for each other, and miss their moments. */
+const MOST_PROCESSES = 2;
 
 const inTurn = atMost(MOST_PROCESSES);
 
@@ -19,24 +20,19 @@ interface End {
   stderr: string;
 }
 
-/** Runs a module in a process of its own. A process that hangs ends with SIGKILL, which no test expects. */
+/**
+ * Runs a module in a process of its own, whose versions have one lane unless it says otherwise. A process that hangs
+ * ends with SIGKILL, which no test expects.
+ */
 async function run(t: ExecutionContext, body: string): Promise<End> {
   const cacheDir = await scratch(t);
   const source = `
     import { HandlerRegistry, exitProcess } from ${JSON.stringify(index)};
-    const options = ${JSON.stringify({ handlersDir: fixturesDir, cacheDir, threads: 2, preflight: false, loadTimeoutMs: 60_000 })};
+    import { blockMainThread, eventually } from ${JSON.stringify(polling)};
+    const options = ${JSON.stringify({ handlersDir: fixturesDir, cacheDir, threads: 1, preflight: false, loadTimeoutMs: 60_000 })};
     const registry = new HandlerRegistry(options);
     const echo = ${JSON.stringify(fixture('echo'))};
-    const gate = () => {
-      const memory = new SharedArrayBuffer(8);
-      const words = new Int32Array(memory);
-      const entered = () => Atomics.load(words, 0) === 1;
-      return { request: new Uint8Array(memory), entered, open: () => Atomics.store(words, 1, 1) };
-    };
-    const busyUntil = (condition) => {
-      const endMs = performance.now() + ${PATIENCE_MS / 2};
-      while (!condition()) if (performance.now() > endMs) throw new Error('never');
-    };
+    const running = () => registry.stats().endpoints[0].versions[0].running;
     ${body}
   `;
   const execute = () =>
@@ -79,9 +75,8 @@ test('a process with idle handlers ends by itself', async (t) => {
 
 test('a process whose next version has its lanes ends by itself', async (t) => {
   const body = `
-    await registry.load('echo', { standby: true });
-    const waiting = () => registry.stats().endpoints[0].standbyLanes;
-    while (waiting() < 2) await new Promise((resolve) => setTimeout(resolve, 10));
+    await registry.load('echo', { standby: true, threads: 2 });
+    await eventually(() => registry.stats().endpoints[0].standbyLanes, (lanes) => lanes === 2);
     console.log('idle');
   `;
   await ends(t, body, { exitCode: 0, stdout: 'idle\n' });
@@ -106,7 +101,7 @@ test('a process stays for a request that is outstanding', async (t) => {
 
 test('a process stays for requests that wait for a lane', async (t) => {
   const body = `
-    await registry.load('sleep', { threads: 1, maxInFlight: 32 });
+    await registry.load('sleep', { maxInFlight: 32 });
     let left = 40;
     for (let n = left; n > 0; n--) {
       registry.executeWithTimeout('sleep', {}, '5', Infinity).then(() => {
@@ -197,7 +192,7 @@ const moments: Record<string, string> = {
     registry.on('retired', () => process.exit(5));
     await registry.unload('echo');`,
   'with requests running that return': `
-    await registry.load('sleep');
+    await registry.load('sleep', { threads: 2 });
     for (let n = 0; n < 50; n++) registry.execute('sleep', {}, '20').catch(() => {});
     setTimeout(() => process.exit(5), 30);`,
 };
@@ -210,16 +205,16 @@ for (const [moment, body] of Object.entries(moments)) {
 
 test('process.exit at 30 moments of loading, serving, swapping and unloading', async (t) => {
   // 0 to 290 ms: a load takes 30 to 60.
-  for (let first = 0; first < 30; first += 3) {
+  for (let first = 0; first < 30; first += MOST_PROCESSES) {
     await Promise.all(
-      [first, first + 1, first + 2].map((moment) =>
+      [first, first + 1].map((moment) =>
         ends(
           t,
           `
           const exitAt = () => process.exit(5);
           setTimeout(exitAt, ${moment * 10});
           for (;;) {
-            await registry.load('echo');
+            await registry.load('echo', { threads: 2 });
             await Promise.all(Array.from({ length: 20 }, () => registry.execute('echo', {}, 'x')));
             await registry.swap('echo', echo);
             await registry.unload('echo');
@@ -232,9 +227,9 @@ test('process.exit at 30 moments of loading, serving, swapping and unloading', a
 });
 
 test('process.exit at 18 moments of starting a lane ahead, and of waiting', async (t) => {
-  for (let first = 0; first < 18; first += 3) {
+  for (let first = 0; first < 18; first += MOST_PROCESSES) {
     await Promise.all(
-      [first, first + 1, first + 2].map((moment) =>
+      [first, first + 1].map((moment) =>
         ends(
           t,
           `
@@ -258,14 +253,11 @@ if (process.platform === 'linux') {
       for (let delayMs = 0; delayMs < 8; delayMs += 2) {
         const body = `
           const { readFileSync } = await import('node:fs');
-          const look = () => {
-            const seen = readFileSync('/proc/self/maps', 'latin1').includes('${name}');
-            if (!seen) return setImmediate(look);
-            Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ${delayMs});
-            process.exit(5);
-          };
           registry.load('echo', { threads: 6 });
-          look();
+          const mapped = () => readFileSync('/proc/self/maps', 'latin1').includes('${name}');
+          await eventually(mapped, Boolean);
+          blockMainThread(${delayMs});
+          process.exit(5);
         `;
         await ends(t, body, { exitCode: 5 });
       }
@@ -297,7 +289,7 @@ test('exitProcess ends a process with an endless call, and runs exit listeners',
     await registry.load('endless');
     const controller = new AbortController();
     const request = registry.execute('endless', {}, '', controller).catch((error) => error.name);
-    busyUntil(() => registry.stats().endpoints[0].versions[0].running === 1);
+    await eventually(running, (count) => count === 1);
     controller.abort();
     console.log(await request);
     await exitProcess(7);
@@ -319,9 +311,9 @@ test('exitProcess without a code ends with 0', async (t) => {
 
 test('close settles with an endless call, and says what it leaves', async (t) => {
   const body = `
-    await registry.load('endless', { threads: 1, cancelGraceMs: 50 });
+    await registry.load('endless', { cancelGraceMs: 50 });
     const request = registry.execute('endless', {}, '').catch((error) => error);
-    busyUntil(() => registry.stats().endpoints[0].versions[0].running === 1);
+    await eventually(running, (count) => count === 1);
     const { dropped, leftBehind } = await registry.close({ timeoutMs: 400 });
     const { code, phase } = await request;
     console.log(JSON.stringify({ dropped, left: leftBehind.length, code, phase }));
