@@ -30,6 +30,8 @@ interface Refusal {
   path(directory: string): Promise<string>;
   error: new (...parts: never[]) => HandlerError;
   fields: Record<string, unknown>;
+  /** How many lanes find out without pre-flight; one if left out. */
+  lanes?: number;
 }
 
 const ofFixture = (id: string) => async () => fixture(id);
@@ -45,6 +47,7 @@ const REFUSALS: Record<string, Refusal> = {
     path: ofFixture('wrong_abi'),
     error: AbiMismatchError,
     fields: { code: 'ERR_HANDLER_ABI_MISMATCH', expected: 1, actual: 2 },
+    lanes: 2,
   },
   'no handler_entry': {
     path: ofFixture('missing_entry'),
@@ -60,6 +63,7 @@ const REFUSALS: Record<string, Refusal> = {
     path: ofFixture('failing_init'),
     error: InitFailedError,
     fields: { code: 'ERR_HANDLER_INIT_FAILED', handlerCode: 13, handlerMessage: 'no licence' },
+    lanes: 2,
   },
   'a missing library': {
     path: ofFixture('missing_dependency'),
@@ -116,16 +120,18 @@ const CASES = Object.entries(REFUSALS).flatMap(([what, refusal]) => [
   { what: `${what}, no pre-flight`, ...refusal, preflight: false },
 ]);
 
-for (const { what, path: makePath, error: ErrorClass, fields, preflight } of CASES) {
+for (const { what, path: makePath, error: ErrorClass, fields, preflight, lanes = 1 } of CASES) {
   test(`${what}: refused, and the active version serves on, untouched`, async (t) => {
     // An id is forgotten once what its load has started is gone, which may take a busy machine long.
-    const options = { threads: 2, cancelGraceMs: 20_000, preflight };
+    const options = { cancelGraceMs: 20_000, preflight: false };
     const { registry, cacheDir } = await openRegistry(t, options);
+    // Only for what is refused: the versions in between are loaded with the registry's own options.
+    const trial = { preflight, threads: preflight ? 1 : lanes };
     const path = await makePath(await scratch(t));
     const failures: unknown[] = [];
     registry.on('loadFailed', (details) => failures.push(details));
 
-    const first = await rejection(registry.loadFrom('x', path));
+    const first = await rejection(registry.loadFrom('x', path, trial));
     t.true(first instanceof ErrorClass && first instanceof LoadError);
     t.like(first, { ...fields, path });
     t.is((first as HandlerError).name, ErrorClass.name);
@@ -134,9 +140,9 @@ for (const { what, path: makePath, error: ErrorClass, fields, preflight } of CAS
 
     const active = await registry.loadFrom('x', fixture('version_a'));
     for (const replace of [
-      () => registry.loadFrom('x', path),
-      () => registry.swap('x', path),
-      () => registry.swapGraceful('x', path, 0),
+      () => registry.loadFrom('x', path, trial),
+      () => registry.swap('x', path, trial),
+      () => registry.swapGraceful('x', path, 0, trial),
     ]) {
       const refused = rejection(replace());
       const meanwhile = await outcome(registry.execute('x', {}, 'meanwhile'));
