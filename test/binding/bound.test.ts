@@ -12,62 +12,49 @@ import { linesOf, systemLibrary } from './child.js';
 const ENV = { BOUND: 'yes', TZ: 'XYZ-9' };
 const SHARED = ['said', 'BOUND=yes', 'allocated', '-32400'];
 
+/** What the process prints that loads both libraries in both isolations: whose lines they are is said first. */
+const ISOLATIONS = ['thread', 'process'] as const;
+const ANSWERS = ISOLATIONS.flatMap((isolation) => [
+  `${isolation} bound: default `,
+  ...SHARED,
+  `${isolation} bound_own: own zlibVersion`,
+  ...SHARED,
+  'its own',
+  'unloaded',
+]);
+
 const asks = `
-  const asks = async (id) => {
-    for (const what of ['cerr', 'environ', 'memory', 'timezone']) console.log(await ask(id, what));
-  };
+  for (const isolation of ${JSON.stringify(ISOLATIONS)}) {
+    // Wherever the lanes are to run, pre-flight does the same: once is enough.
+    const preflight = isolation === 'thread';
+    const env = isolation === 'process' ? ${JSON.stringify(ENV)} : {};
+    for (const id of ['bound', 'bound_own']) {
+      const { binding } = await registry.load(id, { isolation, env, preflight });
+      console.log(isolation + ' ' + id + ': ' + binding.mode, binding.symbols?.join() ?? '');
+      for (const what of ['cerr', 'environ', 'memory', 'timezone']) console.log(await ask(id, what));
+    }
+    console.log(await ask('bound_own', 'zlib'));
+    console.log((await registry.unload('bound_own')).library);
+  }
 `;
 
-for (const isolation of ['thread', 'process'] as const) {
-  const options = { isolation, env: isolation === 'process' ? ENV : {} };
+onLinux(
+  'streams, environment, time zone and memory are shared, whatever the binding; with its own there is its own dependency',
+  async (t) => {
+    t.deepEqual(await linesOf(t, asks, { env: ENV }), ANSWERS);
+  },
+);
 
-  onLinux(
-    `${isolation}: ordinary binding shares streams, environment, time zone and memory`,
-    async (t) => {
-      const body = `${asks}
-      const { binding } = await registry.load('bound');
-      console.log(binding.mode);
-      await asks('bound');
-    `;
-      t.deepEqual(await linesOf(t, body, { env: ENV, options }), ['default', ...SHARED]);
-    },
-  );
-
-  onLinux(`${isolation}: own binding shares them too, and has its own dependency`, async (t) => {
-    const body = `${asks}
-      const { binding } = await registry.load('bound_own');
-      console.log(binding.mode, binding.symbols.join());
-      await asks('bound_own');
-      console.log(await ask('bound_own', 'zlib'));
-      const { library } = await registry.unload('bound_own');
-      console.log(library);
-    `;
-    const expected = ['own zlibVersion', ...SHARED, 'its own', 'unloaded'];
-    t.deepEqual(await linesOf(t, body, { env: ENV, options }), expected);
+for (const preload of [
+  fixtureDependency('strict_malloc'),
+  ...['libjemalloc.so.2', 'libtcmalloc_minimal.so.4', 'libmimalloc.so.2.0'].flatMap(
+    (name) => systemLibrary(name) ?? [],
+  ),
+]) {
+  onLinux(`memory of a preloaded allocator (${preload.replace(/^.*\//, '')})`, async (t) => {
+    const env = { ...ENV, LD_PRELOAD: preload };
+    t.deepEqual(await linesOf(t, asks, { env }), ANSWERS);
   });
-
-  for (const preload of [
-    fixtureDependency('strict_malloc'),
-    ...['libjemalloc.so.2', 'libtcmalloc_minimal.so.4', 'libmimalloc.so.2.0'].flatMap(
-      (name) => systemLibrary(name) ?? [],
-    ),
-  ]) {
-    onLinux(
-      `${isolation}: memory of a preloaded allocator (${preload.replace(/^.*\//, '')})`,
-      async (t) => {
-        const body = `${asks}
-        for (const id of ['bound', 'bound_own']) {
-          await registry.load(id);
-          await asks(id);
-        }
-        console.log(await ask('bound_own', 'zlib'));
-      `;
-        const env = { ...ENV, LD_PRELOAD: preload };
-        const expected = [...SHARED, ...SHARED, 'its own'];
-        t.deepEqual(await linesOf(t, body, { env, options }), expected);
-      },
-    );
-  }
 }
 
 async function answers(t: ExecutionContext, isolation: Isolation, binding: 'default' | 'own') {
@@ -77,7 +64,7 @@ async function answers(t: ExecutionContext, isolation: Isolation, binding: 'defa
   return { said, ...activeOf(registry, 'bound_own').binding };
 }
 
-for (const isolation of ['thread', 'process'] as const) {
+for (const isolation of ISOLATIONS) {
   onLinux(`${isolation}: the option decides`, async (t) => {
     t.like(await answers(t, isolation, 'own'), { said: 'its own', mode: 'own' });
     const ordinary = await answers(t, isolation, 'default');
@@ -98,7 +85,8 @@ onLinux('versions side by side, each bound in its own way', async (t) => {
     console.log(first.binding.mode, registry.get('bound_own').binding.mode);
     guard.release();
   `;
-  t.deepEqual(await linesOf(t, body), ['said', 'said', 'own default']);
+  const options = { preflight: false };
+  t.deepEqual(await linesOf(t, body, { options }), ['said', 'said', 'own default']);
 });
 
 onLinux('what is wrong with the option is said before anything is loaded', async (t) => {
