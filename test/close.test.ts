@@ -13,7 +13,7 @@ import { activeOf, openRegistry } from './support/registry.js';
 const closed = { code: 'ERR_HANDLER_CLOSED' };
 
 test('close waits for what is in flight', async (t) => {
-  const { registry } = await openRegistry(t);
+  const { registry } = await openRegistry(t, { preflight: true });
   const gates = gateMaker(t);
   await registry.load('gate');
   const handler = activeOf(registry, 'gate');

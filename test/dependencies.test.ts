@@ -53,7 +53,7 @@ const named = <D extends { name: string }>(all: readonly D[], name: string): D |
 const ask = (registry: HandlerRegistry, id = 'x') => outcome(registry.execute(id, {}, ''));
 
 const open = (t: ExecutionContext, options: RegistryOptions) =>
-  openRegistry(t, { threads: 2, ...options });
+  openRegistry(t, { threads: 2, preflight: true, ...options });
 
 // ---- Statics ---------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ function record(registry: HandlerRegistry): [Name, Record<string, unknown>][] {
 const ofVersion = (version: number) => ({ endpoint: 'x', version });
 
 test('a life: loaded, swapped, drained, retired', async (t) => {
-  const { registry } = await openRegistry(t);
+  const { registry } = await openRegistry(t, { preflight: true });
   const events = record(registry);
   const [pathA, pathB] = [fixture('version_a'), fixture('version_b')];
   const first = await registry.loadFrom('x', pathA);
@@ -106,7 +106,7 @@ test('an immediate swap says so, with what was in flight and abandoned', async (
 });
 
 test('a load that fails', async (t) => {
-  const { registry } = await openRegistry(t);
+  const { registry } = await openRegistry(t, { preflight: true });
   const events = record(registry);
   const path = fixture('wrong_abi');
   const error = await rejection(registry.loadFrom('x', path));

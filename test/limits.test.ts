@@ -1,7 +1,7 @@
 /** Every limit: how many, how large, and what is no request at all. */
 import test from 'ava';
 import { fixture } from '../fixtures/paths.js';
-import type { HandlerRegistry, RequestPayload } from '../src/index.js';
+import { HandlerRegistry, type RequestPayload } from '../src/index.js';
 import { type Gate, gateMaker } from './support/gate.js';
 import { failure, rejection } from './support/outcomes.js';
 import { onLinux } from './support/process.js';
@@ -311,6 +311,15 @@ onLinux('pre-flight notices it too', async (t) => {
 
 // ---- What is no request ------------------------------------------------------------------------------
 
+/** What is refused before it reaches a lane needs none of its own: one `echo` for all of these, one after the other. */
+const shared = new HandlerRegistry({ threads: 1, preflight: false, loadTimeoutMs: 60_000 });
+
+test.before(async () => {
+  await shared.loadFrom('echo', fixture('echo'));
+});
+
+test.after.always(() => shared.close());
+
 const circular: Record<string, unknown> = {};
 circular['self'] = circular;
 const throwing = {
@@ -330,36 +339,31 @@ const notRequests: Record<string, unknown> = {
 };
 
 for (const [what, value] of Object.entries(notRequests)) {
-  test(`${what} is no request, and nothing is in flight afterwards`, async (t) => {
-    const { registry } = await openRegistry(t);
-    await registry.load('echo');
-
-    t.deepEqual(await failure(registry.execute('echo', {}, value as RequestPayload)), {
+  test.serial(`${what} is no request, and nothing is in flight afterwards`, async (t) => {
+    t.deepEqual(await failure(shared.execute('echo', {}, value as RequestPayload)), {
       code: 'ERR_HANDLER_INVALID_REQUEST',
     });
     if (value !== undefined) {
-      const outcome = await failure(registry.execute('echo', { metadata: value }, 'x'));
+      const outcome = await failure(shared.execute('echo', { metadata: value }, 'x'));
       t.deepEqual(outcome, { code: 'ERR_HANDLER_INVALID_REQUEST' });
     }
-    t.is(activeOf(registry, 'echo').activeRequests, 0);
-    t.is((await registry.execute('echo', {}, 'next')).text(), 'next');
+    t.is(activeOf(shared, 'echo').activeRequests, 0);
+    t.is((await shared.execute('echo', {}, 'next')).text(), 'next');
   });
 }
 
 for (const requestId of [1, null, {}, Symbol('s')]) {
-  test(`a request id of ${typeof requestId} ${String(requestId)}`, async (t) => {
-    const { registry } = await openRegistry(t);
-    await registry.load('echo');
+  test.serial(`a request id of ${typeof requestId} ${String(requestId)}`, async (t) => {
     const context = { requestId: requestId as string };
 
-    const outcome = await registry.execute('echo', context, 'x').then(
+    const outcome = await shared.execute('echo', context, 'x').then(
       (response) => response.text(),
       (error: { code: string }) => error.code,
     );
 
     // null is as good as none.
     t.is(outcome, requestId === null ? 'x' : 'ERR_HANDLER_INVALID_REQUEST');
-    t.is(activeOf(registry, 'echo').activeRequests, 0);
+    t.is(activeOf(shared, 'echo').activeRequests, 0);
   });
 }
 
@@ -401,26 +405,20 @@ const methods: Record<string, (registry: HandlerRegistry, id: string) => Promise
 };
 
 for (const [method, call] of Object.entries(methods)) {
-  test(`${method} refuses ids that are none`, async (t) => {
-    const { registry } = await openRegistry(t);
-    await registry.load('echo');
-
+  test.serial(`${method} refuses ids that are none`, async (t) => {
     for (const id of badIds) {
-      const outcome = await failure(call(registry, id as string));
+      const outcome = await failure(call(shared, id as string));
       t.deepEqual(outcome, { code: 'ERR_HANDLER_INVALID_ID' }, String(id));
     }
-    t.is(registry.count, 1);
-    t.is(registry.stats().endpoints.length, 1);
+    t.is(shared.count, 1);
+    t.is(shared.stats().endpoints.length, 1);
   });
 }
 
-test('looking for an id that is none finds nothing', async (t) => {
-  const { registry } = await openRegistry(t);
-  await registry.load('echo');
-
+test.serial('looking for an id that is none finds nothing', async (t) => {
   for (const id of [...badIds, '__proto__', 'constructor']) {
-    t.is(registry.get(id as string), undefined);
-    t.false(registry.isLoaded(id as string));
+    t.is(shared.get(id as string), undefined);
+    t.false(shared.isLoaded(id as string));
   }
 });
 

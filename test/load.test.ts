@@ -114,53 +114,58 @@ const REFUSALS: Record<string, Refusal> = {
   },
 };
 
-/** Each by a child process, which is the default, and by the lanes. */
-const CASES = Object.entries(REFUSALS).flatMap(([what, refusal]) => [
-  { what, ...refusal, preflight: true },
-  { what: `${what}, no pre-flight`, ...refusal, preflight: false },
-]);
+/** By a child process, which is the default, and by the lanes. */
+const WAYS = ['pre-flight', 'lanes'] as const;
 
-for (const { what, path: makePath, error: ErrorClass, fields, preflight, lanes = 1 } of CASES) {
-  test(`${what}: refused, and the active version serves on, untouched`, async (t) => {
+for (const [what, refusal] of Object.entries(REFUSALS)) {
+  const { path: makePath, error: ErrorClass, fields, lanes = 1 } = refusal;
+
+  test(`${what}: refused, with and without pre-flight, and the active version serves on, untouched`, async (t) => {
     // An id is forgotten once what its load has started is gone, which may take a busy machine long.
-    const options = { cancelGraceMs: 20_000, preflight: false };
-    const { registry, cacheDir } = await openRegistry(t, options);
-    // Only for what is refused: the versions in between are loaded with the registry's own options.
-    const trial = { preflight, threads: preflight ? 1 : lanes };
+    const { registry, cacheDir } = await openRegistry(t, { cancelGraceMs: 20_000 });
     const path = await makePath(await scratch(t));
+    // Only for what is refused: the versions that are not have one lane and no pre-flight.
+    const ways = WAYS.map((way) => ({
+      way,
+      options: way === 'lanes' ? { preflight: false, threads: lanes } : { preflight: true },
+    }));
     const failures: unknown[] = [];
     registry.on('loadFailed', (details) => failures.push(details));
 
-    const first = await rejection(registry.loadFrom('x', path, trial));
-    t.true(first instanceof ErrorClass && first instanceof LoadError);
-    t.like(first, { ...fields, path });
-    t.is((first as HandlerError).name, ErrorClass.name);
-    t.deepEqual(registry.stats().endpoints, [], 'ids that never loaded do not pile up');
-    t.deepEqual(failures, [{ endpoint: 'x', version: 1, path, error: first }]);
+    for (const { way, options } of ways) {
+      const first = await rejection(registry.loadFrom('x', path, options));
+      t.true(first instanceof ErrorClass && first instanceof LoadError, way);
+      t.like(first, { ...fields, path }, way);
+      t.is((first as HandlerError).name, ErrorClass.name, way);
+      t.deepEqual(registry.stats().endpoints, [], 'ids that never loaded do not pile up');
+      t.deepEqual(failures.splice(0), [{ endpoint: 'x', version: 1, path, error: first }], way);
+    }
 
     const active = await registry.loadFrom('x', fixture('version_a'));
-    for (const replace of [
-      () => registry.loadFrom('x', path, trial),
-      () => registry.swap('x', path, trial),
-      () => registry.swapGraceful('x', path, 0, trial),
-    ]) {
-      const refused = rejection(replace());
-      const meanwhile = await outcome(registry.execute('x', {}, 'meanwhile'));
-      t.like(await refused, { ...fields, path });
-      t.is(meanwhile, 'A:meanwhile');
-      t.is(registry.get('x'), active);
-      t.is(active.state, 'active');
-      t.is(registry.drainingCount, 0);
-      t.is(await outcome(active.execute({}, 'after')), 'A:after');
+    for (const { way, options } of ways) {
+      for (const replace of [
+        () => registry.loadFrom('x', path, options),
+        () => registry.swap('x', path, options),
+        () => registry.swapGraceful('x', path, 0, options),
+      ]) {
+        const refused = rejection(replace());
+        const meanwhile = await outcome(registry.execute('x', {}, 'meanwhile'));
+        t.like(await refused, { ...fields, path }, way);
+        t.is(meanwhile, 'A:meanwhile', way);
+        t.is(registry.get('x'), active, way);
+        t.is(active.state, 'active', way);
+        t.is(registry.drainingCount, 0, way);
+        t.is(await outcome(active.execute({}, 'after')), 'A:after', way);
+      }
+      t.is((await copiesIn(cacheDir)).length, 1, `the active version's copy, ${way}`);
     }
-    t.is((await copiesIn(cacheDir)).length, 1, "the active version's copy");
     t.is((await registry.loadFrom('x', fixture('version_b'))).state, 'active');
     t.is(await outcome(registry.execute('x', {}, 'x')), 'B:x');
   });
 }
 
 test('a refused swap drops nothing, immediate as it would have been', async (t) => {
-  const { registry } = await openRegistry(t);
+  const { registry } = await openRegistry(t, { preflight: true });
   await registry.load('gate');
   const held = [gate(t), gate(t)];
   const requests = held.map(({ request }) => registry.execute('gate', {}, request));
@@ -172,7 +177,7 @@ test('a refused swap drops nothing, immediate as it would have been', async (t) 
 });
 
 test('a version is active only when every lane has loaded it', async (t) => {
-  const { registry } = await openRegistry(t, { threads: 4 });
+  const { registry } = await openRegistry(t, { threads: 4, preflight: true });
   const seen: unknown[] = [];
   registry.on('loaded', ({ endpoint }) => {
     seen.push(registry.endpoint(endpoint).stats()?.versions[0]?.lanes);
@@ -210,7 +215,7 @@ test('without any grace, a refused load still says why', async (t) => {
 });
 
 test('ids that never loaded do not pile up, also when asked at once', async (t) => {
-  const { registry, cacheDir } = await openRegistry(t);
+  const { registry, cacheDir } = await openRegistry(t, { preflight: true });
   const ids = Array.from({ length: 50 }, (_, index) => `none-${index}`);
   const attempts = ids.flatMap((id) => [registry.load(id), registry.load(id)]);
   for (const attempt of await Promise.allSettled(attempts)) t.is(attempt.status, 'rejected');
@@ -221,7 +226,7 @@ test('ids that never loaded do not pile up, also when asked at once', async (t) 
 });
 
 test('a file that grows while it is loaded is loaded as it was, or refused', async (t) => {
-  const { registry } = await openRegistry(t);
+  const { registry } = await openRegistry(t, { preflight: true });
   const path = await copyOf('version_a', join(await scratch(t), 'libhandler_x.so'));
   const loading = registry.loadFrom('x', path).then(
     () => 'loaded',

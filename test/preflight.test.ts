@@ -13,15 +13,20 @@ import {
   LoadTimeoutError,
   PreflightError,
   type PreflightOptions,
+  type RegistryOptions,
 } from '../src/index.js';
 import { copiesIn, scratch } from './support/files.js';
 import { outcome, rejection } from './support/outcomes.js';
 import { eventually } from './support/polling.js';
 import { onLinux } from './support/process.js';
-import { openRegistry } from './support/registry.js';
+import { type OwnRegistry, openRegistry } from './support/registry.js';
 
 const isLinux = process.platform === 'linux';
 const index = new URL('../src/index.js', import.meta.url).href;
+
+const openTrying = (t: ExecutionContext, options: RegistryOptions = {}): Promise<OwnRegistry> =>
+  openRegistry(t, { preflight: true, ...options });
+
 const selfTest: PreflightOptions = { selfTest: { request: 'hello' } };
 
 /** Loads the fixture that does `fault` (such as "segv@init") in the child process; here it sees no such order. */
@@ -56,7 +61,7 @@ const ENDS: Record<string, Record<string, unknown>> = {
 
 for (const [place, step] of Object.entries(STEPS)) {
   test(`a library that takes its process down in its ${place}: refused, and nothing else notices`, async (t) => {
-    const { registry, cacheDir } = await openRegistry(t);
+    const { registry, cacheDir } = await openTrying(t);
     const active = await registry.loadFrom('x', fixture('version_a'));
     for (const [fault, end] of Object.entries(ENDS)) {
       const refused = rejection(loadFault(registry, `${fault}@${place}`));
@@ -72,7 +77,7 @@ for (const [place, step] of Object.entries(STEPS)) {
 }
 
 test.serial('a library that hangs, wherever: the load times out and says where', async (t) => {
-  const { registry } = await openRegistry(t, { loadTimeoutMs: 4000 });
+  const { registry } = await openTrying(t, { loadTimeoutMs: 4000 });
   const directory = await scratch(t);
   const order = ['start', ...Object.values(STEPS)];
   await Promise.all(
@@ -96,7 +101,7 @@ test.serial('a library that hangs, wherever: the load times out and says where',
 });
 
 onLinux('a thread that shutdown leaves behind', async (t) => {
-  const { registry } = await openRegistry(t);
+  const { registry } = await openTrying(t);
   for (const place of ['constructor', 'init', 'entry', 'shutdown']) {
     const error = await rejection(loadFault(registry, `thread@${place}`));
     t.like(error, { code: 'ERR_HANDLER_PREFLIGHT', reason: 'threads-left', step: 'shutdown' });
@@ -106,7 +111,7 @@ onLinux('a thread that shutdown leaves behind', async (t) => {
 });
 
 test('what is printed comes with the error, and messages are not mistaken', async (t) => {
-  const { registry } = await openRegistry(t);
+  const { registry } = await openTrying(t);
   const error = await rejection(loadFault(registry, 'print@init'));
   t.like(error, { code: 'ERR_HANDLER_PREFLIGHT', reason: 'child-failed' });
   t.is((error as PreflightError).stderr, 'something is odd');
@@ -123,7 +128,7 @@ for (const fault of ['flood', 'flood_lines']) {
 }
 
 test('what was learned is there to read', async (t) => {
-  const { registry } = await openRegistry(t);
+  const { registry } = await openTrying(t);
   const plain = await registry.load('fault');
   t.like(plain.preflight, {
     info: { name: 'fault', version: '1.2.3', description: null },
@@ -140,7 +145,7 @@ test('what was learned is there to read', async (t) => {
 });
 
 test('false skips it, and is inherited until it is given again', async (t) => {
-  const { registry } = await openRegistry(t);
+  const { registry } = await openTrying(t);
   const skipped = await loadFault(registry, 'segv@init', { preflight: false });
   t.is(skipped.preflight, null);
   t.is((await registry.loadFrom('x', fixture('fault'))).preflight, null);
@@ -151,7 +156,7 @@ test('false skips it, and is inherited until it is given again', async (t) => {
 // ---- The self-test ---------------------------------------------------------------------------------
 
 test('a self-test is answered as a request is, and its check decides', async (t) => {
-  const { registry } = await openRegistry(t);
+  const { registry } = await openTrying(t);
   const seen: string[] = [];
   const loadWith = (check: (text: string) => unknown) =>
     registry.loadFrom('x', fixture('context'), {
@@ -185,7 +190,7 @@ test('a self-test is answered as a request is, and its check decides', async (t)
 });
 
 test('a self-test with bytes, and with a large response in memory of its own', async (t) => {
-  const { registry } = await openRegistry(t);
+  const { registry } = await openTrying(t);
   const same = (one: Uint8Array, other: Uint8Array) => Buffer.compare(one, other) === 0;
   const bytes = new Uint8Array(1_000_000).map((_, position) => position * 7);
   await registry.load('echo', {
@@ -204,7 +209,7 @@ test('a self-test with bytes, and with a large response in memory of its own', a
 });
 
 test('a self-test that is not answered with success', async (t) => {
-  const { registry } = await openRegistry(t, { preflight: selfTest, maxPayloadBytes: 100_000 });
+  const { registry } = await openTrying(t, { preflight: selfTest, maxPayloadBytes: 100_000 });
   const failed = { reason: 'self-test-failed', step: 'self-test' };
   const error = await rejection(loadFault(registry, 'fail@entry'));
   t.like(error, failed);
@@ -217,7 +222,7 @@ test('a self-test that is not answered with success', async (t) => {
 });
 
 test('a self-test that cannot be sent', async (t) => {
-  const { registry } = await openRegistry(t, { maxPayloadBytes: 4 });
+  const { registry } = await openTrying(t, { maxPayloadBytes: 4 });
   t.like(await rejection(registry.load('echo', { preflight: selfTest })), {
     code: 'ERR_HANDLER_PAYLOAD_TOO_LARGE',
   });
@@ -327,7 +332,7 @@ test.serial('the child sees none of this environment, only what is given', async
   t.teardown(() => {
     delete process.env['CHANGEOVER_TEST_LOG'];
   });
-  const { registry } = await openRegistry(t);
+  const { registry } = await openTrying(t);
   const path = fixture('init_shutdown');
   const lines = async () => (await readFile(log, 'utf8')).split('\n').slice(0, -1);
   await registry.loadFrom('x', path);
@@ -342,7 +347,7 @@ test.serial('neither does a lane', async (t) => {
   t.teardown(() => {
     delete process.env['NODE_OPTIONS'];
   });
-  const { registry } = await openRegistry(t);
+  const { registry } = await openTrying(t);
   t.is((await registry.load('echo')).state, 'active');
   const env = { NODE_OPTIONS: '--no-such-flag' };
   t.like(await rejection(registry.load('echo', { env })), { step: 'start', exitCode: 9 });
@@ -352,7 +357,7 @@ test.serial('neither does a lane', async (t) => {
 });
 
 test('a private copy that somebody removes after pre-flight: the error says so', async (t) => {
-  const { registry, cacheDir } = await openRegistry(t);
+  const { registry, cacheDir } = await openTrying(t);
   const removeCopies = async () => {
     const [store = ''] = await readdir(cacheDir);
     for (const name of await readdir(join(cacheDir, store)))

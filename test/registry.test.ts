@@ -25,7 +25,7 @@ async function sha256Of(path: string): Promise<string> {
 // ---- Loading ----------------------------------------------------------------------------------------
 
 test('a handler is loaded by its id, and describes itself', async (t) => {
-  const { registry } = await openRegistry(t);
+  const { registry } = await openRegistry(t, { preflight: true });
   const before = new Date();
   const handler = await registry.load('counter');
   t.is(registry.get('counter'), handler);
@@ -247,7 +247,7 @@ test('the private copy is there while the version is, and is what was hashed', a
 // ---- Order ------------------------------------------------------------------------------------------
 
 test('operations on one id run in the order in which they were called', async (t) => {
-  const { registry } = await openRegistry(t);
+  const { registry } = await openRegistry(t, { preflight: true });
   const steps: string[] = [];
   registry.on('loading', ({ version }) => steps.push(`loading ${version}`));
   registry.on('loaded', ({ version }) => steps.push(`loaded ${version}`));

@@ -46,7 +46,7 @@ test('a timeout listener may abort other waiting requests', async (t) => {
 });
 
 test('a load that fails without any grace still says why', async (t) => {
-  const { registry } = await openRegistry(t, { cancelGraceMs: 0 });
+  const { registry } = await openRegistry(t, { cancelGraceMs: 0, preflight: true });
 
   t.is((await failure(registry.load('missing_entry')))['code'], 'ERR_HANDLER_MISSING_SYMBOL');
 });

@@ -102,7 +102,7 @@ const execFile = promisify(childProcess.execFile);
 const aloneOnLinux = needs('Linux', process.platform === 'linux', test.serial);
 
 const open = (t: ExecutionContext, options: RegistryOptions = {}) =>
-  openRegistry(t, { standby: true, threads: 2, ...options });
+  openRegistry(t, { standby: true, threads: 2, preflight: true, ...options });
 
 const waiting = (registry: HandlerRegistry, id = 'it') =>
   registry.stats().endpoints.find((endpoint) => endpoint.id === id)?.standbyLanes;
@@ -140,7 +140,7 @@ test.serial('a swap starts no thread, and the next one finds some again', async 
 });
 
 test.serial('it is off unless asked for', async (t) => {
-  const { registry } = await openRegistry(t);
+  const { registry } = await openRegistry(t, { preflight: true });
   await registry.loadFrom('it', fixture('echo'));
   t.is(waiting(registry), 0);
   await registry.swapGraceful('it', fixture('echo'), undefined, { standby: true });

@@ -80,7 +80,7 @@ function fixtureOf(version: number): string {
 
 for (const threads of [1, 2]) {
   test(`around every step of graceful swaps, ${threads} lanes`, async (t) => {
-    const { registry } = await openRegistry(t, { threads });
+    const { registry } = await openRegistry(t, { threads, preflight: true });
     await registry.loadFrom('x', fixtureOf(1));
     const sender = new Sender(registry);
     sender.follow();

@@ -149,7 +149,7 @@ aloneOnLinux(
   'the same with immediate swaps: dropped or answered, and nothing is left',
   async (t) => {
     t.timeout(120_000);
-    const { registry, cacheDir } = await openRegistry(t);
+    const { registry, cacheDir } = await openRegistry(t, { preflight: true });
     const endings = { answered: 0, dropped: 0, other: [] as unknown[] };
     let stopping = false;
     await registry.loadFrom('x', fixture('version_a'));

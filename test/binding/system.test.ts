@@ -41,7 +41,7 @@ async function runsWithItsOwn(t: ExecutionContext, libraries: readonly string[])
   const flags = [`-I${join(import.meta.dirname, '../../../fixtures')}`, ...libraries];
   await compileLibrary({ source, output, flags });
   for (const isolation of ['thread', 'process'] as const) {
-    const { registry } = await openRegistry(t, { isolation });
+    const { registry } = await openRegistry(t, { isolation, preflight: true });
     await registry.loadFrom('x', output);
     t.is(activeOf(registry, 'x').binding.mode, 'own');
     const said = await outcome(registry.execute('x', {}, ''));

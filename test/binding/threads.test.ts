@@ -25,7 +25,7 @@ onLinux('OpenMP: its runtime stays mapped, the handler does not', async (t) => {
     const reason = reports[0].libraries.find(({ name }) => name === 'libgomp.so.1').reason;
     console.log(reason.includes('(runtime)'), reports.every(({ library, reason }) => library === 'unloaded' && reason === undefined));
   `;
-  const lines = await linesOf(t, body, { options: { threads: 2 } });
+  const lines = await linesOf(t, body, { options: { threads: 2, preflight: false } });
   t.deepEqual(lines.slice(0, ROUNDS), Array(ROUNDS).fill('200000'));
   t.deepEqual(lines.slice(ROUNDS), [
     'libgomp.so.1 resident,libhandler_openmp.so unloaded',
@@ -42,7 +42,7 @@ onLinux('OpenMP in a process of its own', async (t) => {
       console.log((await registry.unload('openmp')).library);
     }
   `;
-  const lines = await linesOf(t, body, { options: { isolation: 'process' } });
+  const lines = await linesOf(t, body, { options: { isolation: 'process', preflight: false } });
   t.deepEqual(lines, Array(5).fill(['200', 'unloaded']).flat());
 });
 
@@ -66,7 +66,7 @@ onLinux(
     console.log(library, /thread/.test(reason), libraries[0].fate, libraries[0].reason === reason);
     console.log(/left_thread/.test(readFileSync('/proc/self/maps', 'utf8')));
   `;
-    t.deepEqual(await linesOf(t, body, { options: { threads: 2 } }), [
+    t.deepEqual(await linesOf(t, body, { options: { threads: 2, preflight: false } }), [
       'resident true resident true',
       'true',
     ]);
@@ -171,7 +171,7 @@ onLinux('a thread that is joined keeps nothing', async (t) => {
       console.log((await registry.unload('own_thread')).library);
     }
   `;
-  t.deepEqual(await linesOf(t, body, { options: { threads: 2 } }), Array(5).fill('unloaded'));
+  t.deepEqual(await linesOf(t, body, { options: { preflight: false } }), Array(5).fill('unloaded'));
 });
 
 /** Whether any user can get to a file or directory. */

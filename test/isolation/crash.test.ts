@@ -171,7 +171,8 @@ onLinux('a constructor that hangs costs nothing but the load', async (t) => {
 });
 
 onLinuxAlone('a shutdown that hangs is killed, and the report is true', async (t) => {
-  const env = { CHANGEOVER_TEST_FAULT: 'hang@shutdown' };
+  // Asleep, not in a loop: it takes six seconds until it is killed.
+  const env = { CHANGEOVER_TEST_FAULT: 'sleep@shutdown' };
   const registry = await openIsolated(t, { loadTimeoutMs: 6000, env });
   await registry.load('fault');
   const pid = await pidOf(registry, 'fault');

@@ -12,16 +12,12 @@ import { activeStats, openRegistry } from '../support/registry.js';
 export const MODES: readonly Isolation[] =
   process.platform === 'linux' ? ['thread', 'process'] : ['thread'];
 
-/** A registry whose lanes are processes. A library that is meant to misbehave is not tried before. */
+/** A registry whose lanes are processes. */
 export async function openIsolated(
   t: ExecutionContext,
   options: RegistryOptions = {},
 ): Promise<HandlerRegistry> {
-  const { registry } = await openRegistry(t, {
-    isolation: 'process',
-    preflight: false,
-    ...options,
-  });
+  const { registry } = await openRegistry(t, { isolation: 'process', ...options });
   return registry;
 }
 

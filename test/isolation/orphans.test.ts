@@ -143,6 +143,7 @@ onLinux('signals that go to the whole group end no request', async (t) => {
     cacheDir: await scratch(t),
     isolation: 'process',
     threads: 1,
+    preflight: false,
     loadTimeoutMs: PATIENCE_MS,
   });
   t.teardown(() => registry.close());

@@ -1,42 +1,60 @@
 /** Calls that ignore their cancel flag, in processes: they are ended, and nothing else is. */
 
 import { fixture } from '../../fixtures/paths.js';
+import { passTime } from '../support/clock.js';
 import { failure, outcome } from '../support/outcomes.js';
 import { eventually } from '../support/polling.js';
-import { onLinux } from '../support/process.js';
+import { onLinux, onLinuxAlone } from '../support/process.js';
 import { activeStats } from '../support/registry.js';
 import { fileGate, isAlive, openIsolated, pidOf, untilDead } from './helpers.js';
 
+const HOUR_MS = 3_600_000;
 const FOREVER = Number.POSITIVE_INFINITY;
 
 for (const maxStuckLanes of [0, 2]) {
-  onLinux(`an endless call is killed after its grace, ${maxStuckLanes} spare lanes`, async (t) => {
-    const registry = await openIsolated(t, { cancelGraceMs: 50, maxStuckLanes });
-    await registry.load('endless');
-    const said: unknown[] = [];
-    registry.on('laneStuck', ({ replaced, killed }) => said.push({ replaced, killed }));
-    registry.on('laneExited', (exit) => said.push(exit));
-    for (let round = 1; round <= 3; round++) {
-      const pid = await pidOf(registry, 'endless');
-      const late = registry.executeWithTimeout('endless', {}, '', 2000);
-      t.deepEqual(await failure(late, 'phase', 'cpuReclaimed'), {
-        code: 'ERR_HANDLER_TIMEOUT',
-        phase: 'running',
-        cpuReclaimed: true,
-      });
-      // It is as it says.
-      await untilDead([pid]);
-      await eventually(
-        () => activeStats(registry, 'endless'),
-        ({ activeRequests, abandoned, lanes }) =>
-          activeRequests === 0 && abandoned === 0 && lanes.serving === 1,
-      );
-      t.deepEqual(said, Array(round).fill({ replaced: true, killed: true }));
-    }
-    // Killing is no crash: it never counts as a loop.
-    t.is(activeStats(registry, 'endless').refusing, null);
-    t.like(await registry.unload('endless'), { library: 'unloaded', abandoned: 0 });
-  });
+  // Alone: the clock is the whole thread's.
+  onLinuxAlone(
+    `an endless call is killed after its grace, ${maxStuckLanes} spare lanes`,
+    async (t) => {
+      const registry = await openIsolated(t, { cancelGraceMs: 50, maxStuckLanes });
+      await registry.load('endless');
+      const said: unknown[] = [];
+      registry.on('laneStuck', ({ replaced, killed }) => said.push({ replaced, killed }));
+      registry.on('laneExited', (exit) => said.push(exit));
+      for (let round = 1; round <= 3; round++) {
+        const pid = await pidOf(registry, 'endless');
+        const late = failure(
+          registry.executeWithTimeout('endless', {}, '', HOUR_MS),
+          'phase',
+          'cpuReclaimed',
+        );
+        await eventually(
+          () => activeStats(registry, 'endless').running,
+          (running) => running === 1,
+        );
+        // Its timer is what finds that the deadline of the other has passed.
+        const waker = outcome(registry.executeWithTimeout('endless', {}, '', 1));
+        passTime(t, round * HOUR_MS);
+        t.is(await waker, 'ERR_HANDLER_TIMEOUT');
+        t.deepEqual(await late, {
+          code: 'ERR_HANDLER_TIMEOUT',
+          phase: 'running',
+          cpuReclaimed: true,
+        });
+        // It is as it says.
+        await untilDead([pid]);
+        await eventually(
+          () => activeStats(registry, 'endless'),
+          ({ activeRequests, abandoned, lanes }) =>
+            activeRequests === 0 && abandoned === 0 && lanes.serving === 1,
+        );
+        t.deepEqual(said, Array(round).fill({ replaced: true, killed: true }));
+      }
+      // Killing is no crash: it never counts as a loop.
+      t.is(activeStats(registry, 'endless').refusing, null);
+      t.like(await registry.unload('endless'), { library: 'unloaded', abandoned: 0 });
+    },
+  );
 }
 
 onLinux('a call that is dropped and ignores it is gone when the report comes', async (t) => {
@@ -92,13 +110,12 @@ onLinux(
 
 onLinux('close ends what is endless, within its time', async (t) => {
   const registry = await openIsolated(t, { cancelGraceMs: 60_000 });
-  await registry.load('endless');
-  const pid = await pidOf(registry, 'endless');
-  const dropped = outcome(registry.executeWithTimeout('endless', {}, '', FOREVER));
-  await eventually(
-    () => activeStats(registry, 'endless').running,
-    (running) => running === 1,
-  );
+  await registry.load('own_process');
+  const pid = await pidOf(registry, 'own_process');
+  // Nobody opens the gate. Unlike the fixture `endless`, the call keeps no core busy meanwhile.
+  const gate = await fileGate(t);
+  const dropped = outcome(registry.executeWithTimeout('own_process', {}, gate.request, FOREVER));
+  await gate.started();
   const report = await registry.close({ timeoutMs: 12_000 });
   t.is(await dropped, 'ERR_HANDLER_DROPPED');
   t.deepEqual(report.leftBehind, []);

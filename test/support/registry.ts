@@ -19,8 +19,10 @@ export interface OwnRegistry {
 }
 
 /**
- * A registry on the fixtures with one lane a version and a cache directory of its own. After the test it is
- * closed, and the test fails if a private copy is left, which goes last of all.
+ * A registry on the fixtures with one lane a version, without pre-flight and with a cache directory of its own. A test that is about
+ * several lanes or about pre-flight says so: both cost more than most of what is tested.
+ *
+ * After the test it is closed, and the test fails if a private copy is left, which goes last of all.
  */
 export async function openRegistry(
   t: ExecutionContext,
@@ -29,6 +31,7 @@ export async function openRegistry(
   const cacheDir = await scratch(t);
   const registry = new HandlerRegistry({
     threads: 1,
+    preflight: false,
     handlersDir: fixturesDir,
     cacheDir,
     // A busy machine may take longer than users would wait.
