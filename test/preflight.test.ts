@@ -120,7 +120,7 @@ test('what is printed comes with the error, and messages are not mistaken', asyn
 
 for (const fault of ['flood', 'flood_lines']) {
   test(`a library that writes to the messages without end is refused (${fault})`, async (t) => {
-    const { registry } = await openRegistry(t);
+    const { registry } = await openTrying(t);
     const error = await rejection(loadFault(registry, `${fault}@init`));
     // At once: one that went on until the timeout would be a LoadTimeoutError.
     t.like(error, { code: 'ERR_HANDLER_PREFLIGHT', reason: 'child-failed', step: 'init' });

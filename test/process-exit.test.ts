@@ -8,10 +8,15 @@ import { atMost } from './support/turns.js';
 const index = new URL('../src/index.js', import.meta.url).href;
 const polling = new URL('./support/polling.js', import.meta.url).href;
 const PATIENCE_MS = 60_000;
-/** Processes at once, one for each core: more would mostly wait for each other, and miss their moments. */
-const MOST_PROCESSES = 2;
+/** Processes at once: more would mostly wait for each other, and miss their moments. */
+const MOST_PROCESSES = 4;
 
+/** Of those that are idle for seconds before they start a lane ahead, and again until they end. */
+const MOST_IDLE_PROCESSES = 6;
+
+type Turn = ReturnType<typeof atMost>;
 const inTurn = atMost(MOST_PROCESSES);
+const inIdleTurn = atMost(MOST_IDLE_PROCESSES);
 
 interface End {
   exitCode: number | null;
@@ -24,7 +29,7 @@ interface End {
  * Runs a module in a process of its own, whose versions have one lane unless it says otherwise. A process that hangs
  * ends with SIGKILL, which no test expects.
  */
-async function run(t: ExecutionContext, body: string): Promise<End> {
+async function run(t: ExecutionContext, body: string, turn: Turn): Promise<End> {
   const cacheDir = await scratch(t);
   const source = `
     import { HandlerRegistry, exitProcess } from ${JSON.stringify(index)};
@@ -43,15 +48,16 @@ async function run(t: ExecutionContext, body: string): Promise<End> {
         resolve({ exitCode: child.exitCode, signal: child.signalCode, stdout, stderr });
       });
     });
-  return inTurn(execute);
+  return turn(execute);
 }
 
 async function ends(
   t: ExecutionContext,
   body: string,
   expected: { exitCode: number; stdout?: string },
+  turn: Turn = inTurn,
 ): Promise<End> {
-  const end = await run(t, body);
+  const end = await run(t, body, turn);
   t.deepEqual(
     { exitCode: end.exitCode, signal: end.signal },
     { exitCode: expected.exitCode, signal: null },
@@ -205,9 +211,9 @@ for (const [moment, body] of Object.entries(moments)) {
 
 test('process.exit at 30 moments of loading, serving, swapping and unloading', async (t) => {
   // 0 to 290 ms: a load takes 30 to 60.
-  for (let first = 0; first < 30; first += MOST_PROCESSES) {
+  for (let first = 0; first < 30; first += 3) {
     await Promise.all(
-      [first, first + 1].map((moment) =>
+      [first, first + 1, first + 2].map((moment) =>
         ends(
           t,
           `
@@ -227,21 +233,20 @@ test('process.exit at 30 moments of loading, serving, swapping and unloading', a
 });
 
 test('process.exit at 18 moments of starting a lane ahead, and of waiting', async (t) => {
-  for (let first = 0; first < 18; first += MOST_PROCESSES) {
-    await Promise.all(
-      [first, first + 1].map((moment) =>
-        ends(
-          t,
-          `
-          await registry.load('echo', { standby: true });
-          process.once('worker', () => setTimeout(() => process.exit(5), ${moment * 5}));
-          // For as long as it takes.
-          setInterval(() => {}, 1000);`,
-          { exitCode: 5 },
-        ),
+  await Promise.all(
+    Array.from({ length: 18 }, (_, moment) =>
+      ends(
+        t,
+        `
+        await registry.load('echo', { standby: true });
+        process.once('worker', () => setTimeout(() => process.exit(5), ${moment * 5}));
+        // For as long as it takes.
+        setInterval(() => {}, 1000);`,
+        { exitCode: 5 },
+        inIdleTurn,
       ),
-    );
-  }
+    ),
+  );
 });
 
 /** What a lane that is just in koffi has mapped: the moment at which terminating it would abort the process. */
