@@ -285,12 +285,13 @@ export class Dispatcher {
   /** Takes the request in, or throws; from the place in the ledger on nothing can fail. */
   #admit(pending: Pending): void {
     if (this.#refusal !== null) throw this.#shed(this.#refusal());
+    let waits = this.#mustWait(pending);
     // A caller who sends many in one turn of the event loop must not be refused while lanes have long gone on.
-    if (this.#mustWait(pending) && this.#ring.doorbellRang) {
+    if (waits && this.#ring.doorbellRang) {
       this.#ring.collectEarly(this.#settle);
       this.#refill();
+      waits = this.#mustWait(pending);
     }
-    const waits = this.#mustWait(pending);
     if (waits) {
       this.#requireRoomToWait(pending.request);
       pending.request = this.#orOutOfMemory(() => detachRequest(pending.request));
@@ -354,7 +355,7 @@ export class Dispatcher {
   #submit(pending: Pending): void {
     const ring = this.#ring;
     const slot = ring.takeSlot();
-    assert(slot !== NO_SLOT, 'a slot was free');
+    if (slot === NO_SLOT) assert.fail('a slot was free');
     try {
       pending.region = writeRequest(ring, this.#room, this.#regions, slot, pending.request);
     } catch (error) {
@@ -463,7 +464,7 @@ export class Dispatcher {
 
   readonly #settle = (slot: number): void => {
     const pending = this.#bySlot[slot];
-    assert(pending !== undefined, 'a completed slot has a request');
+    if (pending === undefined) assert.fail('a completed slot has a request');
     const { words } = this.#ring;
     const status = words[slotAt(this.#ring.layout, slot) + SLOT.STATUS];
     const large = this.#takeLarge(pending, slot, status);
@@ -694,7 +695,7 @@ export class Dispatcher {
 
   /** What every answer has in common. */
   #answered(pending: Pending): void {
-    assert(!pending.answered, 'a request is answered once');
+    if (pending.answered) assert.fail('a request is answered once');
     pending.answered = true;
     this.#unanswered -= 1;
     this.#deadlines.remove(pending);

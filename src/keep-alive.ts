@@ -17,7 +17,7 @@ export class KeepAlive {
   }
 
   release(): void {
-    assert(this.#held > 0, 'released more often than held');
+    if (this.#held === 0) assert.fail('released more often than held');
     this.#held -= 1;
     if (this.#held > 0) return;
     if (this.#closed) this.#ports?.near.close();

@@ -232,8 +232,9 @@ export class Version implements LoadedHandler {
   }
 
   get #running(): Machinery {
-    assert(this.#machinery !== null, 'what has retired is not asked to do anything');
-    return this.#machinery;
+    const machinery = this.#machinery;
+    if (machinery === null) assert.fail('what has retired is not asked to do anything');
+    return machinery;
   }
 
   get #ring(): RingProducer {

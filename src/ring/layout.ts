@@ -308,7 +308,7 @@ export function responseRoomAt(layout: RingLayout, slot: number): number {
  */
 export function contextBytes(requestIdLength: number, metadataLength: number): number {
   if (requestIdLength === 0 && metadataLength === 0) return 0;
-  return roundUp(requestIdLength + 1 + metadataLength + 1, ALIGNMENT);
+  return (requestIdLength + 1 + metadataLength + 1 + ALIGNMENT - 1) & -ALIGNMENT;
 }
 
 function roundUp(value: number, unit: number): number {
