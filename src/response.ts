@@ -1,6 +1,6 @@
 /** What a caller gets for a request that succeeded. */
 
-import { markAsUntransferable } from 'node:worker_threads';
+import * as workerThreads from 'node:worker_threads';
 
 /** Takes the memory of a response that nobody reads any more. */
 export type Recycle = (memory: ArrayBuffer) => void;
@@ -80,13 +80,22 @@ export class HandlerResponse {
 
 const NO_BYTES = new Uint8Array(0);
 
+// Node 20 does not have it.
+const { isMarkedAsUntransferable } = workerThreads as {
+  isMarkedAsUntransferable?: (buffer: ArrayBuffer) => boolean;
+};
+
 /** The same memory in a buffer that nobody else has; null if its holder has forbidden that. */
 function detach(buffer: ArrayBuffer): ArrayBuffer | null {
+  // Asked first: Node 22 transfers what is marked, and Node 24 throws.
+  if (isMarkedAsUntransferable?.(buffer) === true) return null;
   // Node 20 has no such method.
   const { transfer } = buffer as { transfer?: () => ArrayBuffer };
   if (transfer !== undefined) return transfer.call(buffer);
   try {
-    return structuredClone(buffer, { transfer: [buffer] });
+    const memory = structuredClone(buffer, { transfer: [buffer] });
+    // What is marked was copied instead, and its holder still has it.
+    return buffer.byteLength === 0 ? memory : null;
   } catch (error) {
     if ((error as Error).name === 'DataCloneError') return null;
     throw error;
@@ -102,7 +111,7 @@ let slabUsed = 0;
 /** Never transferred: that would take the other responses in it along. */
 function newSlab(): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(SLAB_BYTES);
-  markAsUntransferable(bytes.buffer);
+  workerThreads.markAsUntransferable(bytes.buffer);
   return bytes;
 }
 
