@@ -587,6 +587,8 @@ export class Dispatcher {
     // What is done is done, even if its deadline passed while this thread was busy.
     this.collect();
     const nextMs = this.#deadlines.advance(nowMs, this.#due);
+    // What gave up may have been waiting for memory that those behind it do not need.
+    this.#refill();
     if (nextMs !== Number.POSITIVE_INFINITY) this.#alarm.set(nextMs);
     this.#hooks.requestLeft();
   }
@@ -607,6 +609,8 @@ export class Dispatcher {
       this.#totals.aborted += 1;
       this.#reject(pending, signal.reason);
     });
+    // It may have been waiting for memory that those behind it do not need.
+    this.#refill();
     this.#hooks.requestLeft();
   }
 

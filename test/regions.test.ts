@@ -197,6 +197,40 @@ test('an endpoint whose call does not return leaves the others their room, and g
   await t.notThrowsAsync(held);
 });
 
+for (const [end, giveUp] of Object.entries({
+  aborted: { give: (abort: AbortController) => abort.abort(), timeoutMs: 60_000 },
+  'timed out': { give: () => undefined, timeoutMs: 300 },
+})) {
+  test(`what waits behind a request for memory runs once that request has ${end}`, async (t) => {
+    const { registry } = await openRegistry(t, {
+      threads: 2,
+      maxPayloadBytes: MIB,
+      maxRegionBytes: MIB,
+      preflight: false,
+    });
+    const gate = await fileGate(t);
+    await registry.loadFrom('held', fixture('own_process'));
+    const request = Buffer.alloc(MIB);
+    request.write(gate.request);
+    const held = registry.execute('held', undefined, request);
+    await gate.started();
+    const abort = new AbortController();
+    const { signal } = abort;
+    const large = new Uint8Array(MIB);
+    const ahead = registry.executeWithTimeout('held', undefined, large, giveUp.timeoutMs, {
+      signal,
+    });
+    const behind = registry.executeWithTimeout('held', undefined, 'pid', 10_000);
+    giveUp.give(abort);
+    await rejection(ahead);
+    // The other lane has nothing to do, and this request needs no memory.
+    await t.notThrowsAsync(behind);
+    t.is(registry.get('held')?.activeRequests, 1, 'the first call still runs');
+    await gate.open();
+    await t.notThrowsAsync(held);
+  });
+}
+
 test('a payload that can never have room is refused where the options are given', async (t) => {
   const { registry } = await openRegistry(t, { maxRegionBytes: 16 * MIB, preflight: false });
   const error = await rejection(
