@@ -498,7 +498,7 @@ export class Dispatcher {
   }
 
   #vacate(pending: Pending): void {
-    if (pending.region !== 0) this.#regions.giveBack(pending.region);
+    this.#giveBackRegion(pending);
     this.#deadlines.remove(pending);
     this.#bySlot[pending.slot] = undefined;
     this.#ring.freeSlot(pending.slot);
@@ -631,8 +631,7 @@ export class Dispatcher {
   refuse(makeError: () => ShedError): void {
     this.#refusal = makeError;
     for (const pending of this.#all()) {
-      if (pending.answered || (pending.slot !== NO_SLOT && !this.#ring.withdraw(pending.slot)))
-        continue;
+      if (pending.answered || (pending.slot !== NO_SLOT && !this.#withdraw(pending))) continue;
       if (pending.slot === NO_SLOT) this.#leaveQueue(pending);
       this.#totals.dropped += 1;
       this.#reject(pending, makeError());
@@ -662,7 +661,7 @@ export class Dispatcher {
     if (pending.slot === NO_SLOT) {
       this.#leaveQueue(pending);
       answer('queued');
-    } else if (this.#ring.withdraw(pending.slot)) {
+    } else if (this.#withdraw(pending)) {
       answer('queued');
     } else {
       this.#ring.cancel(pending.slot);
@@ -673,6 +672,21 @@ export class Dispatcher {
       this.#alarm.set(graceEndsMs);
       this.#hooks.abandoned(this.#ring.laneOf(pending.slot));
     }
+  }
+
+  /**
+   * Takes a request back from the ring; false if a lane has it already. Its memory is free at once: no lane reads it any more,
+   * and if all of them are stuck, it would be long until one passes over its slot.
+   */
+  #withdraw(pending: Pending): boolean {
+    if (!this.#ring.withdraw(pending.slot)) return false;
+    this.#giveBackRegion(pending);
+    return true;
+  }
+
+  #giveBackRegion(pending: Pending): void {
+    if (pending.region !== 0) this.#regions.giveBack(pending.region);
+    pending.region = 0;
   }
 
   #leaveQueue(pending: Pending): void {

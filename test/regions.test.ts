@@ -231,6 +231,38 @@ for (const [end, giveUp] of Object.entries({
   });
 }
 
+test('requests that were withdrawn leave their memory to other endpoints', async (t) => {
+  const { registry } = await openRegistry(t, {
+    threads: 1,
+    maxPayloadBytes: MIB,
+    maxRegionBytes: 4 * MIB,
+    maxStuckLanes: 0,
+    preflight: false,
+  });
+  const gate = await fileGate(t);
+  await registry.loadFrom('held', fixture('own_process'));
+  const held = registry.execute('held', undefined, gate.request);
+  await gate.started();
+  const abort = new AbortController();
+  const { signal } = abort;
+  const large = new Uint8Array(MIB);
+  const late = [1, 2, 3, 4].map(() => registry.execute('held', undefined, large, { signal }));
+  abort.abort();
+  await Promise.all(late.map(rejection));
+  const other = await registry.loadFrom('other', fixture('own_process'), { threads: 2 });
+  const otherGate = await fileGate(t);
+  const request = Buffer.alloc(MIB);
+  request.write(otherGate.request);
+  const first = other.execute(undefined, request);
+  await otherGate.started();
+  // Its version has memory lent already, so this one is answered only if there is room.
+  request.fill(0).write('pid');
+  await t.notThrowsAsync(other.executeWithTimeout(undefined, request, 10_000));
+  await otherGate.open();
+  await gate.open();
+  await t.notThrowsAsync(Promise.all([first, held]));
+});
+
 test('a payload that can never have room is refused where the options are given', async (t) => {
   const { registry } = await openRegistry(t, { maxRegionBytes: 16 * MIB, preflight: false });
   const error = await rejection(
