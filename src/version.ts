@@ -185,7 +185,8 @@ export class Version implements LoadedHandler {
     this.#keepAlive = keepAlive;
     this.#report = report;
     const { ring } = standby;
-    const announce = (message: HostMessage) => this.#lanes.announce(message);
+    // A caller's buffer may be collected in the very turn of the event loop in which the version retires, and no lane is left to tell.
+    const announce = (message: HostMessage) => this.#machinery?.lanes.announce(message);
     const regions = new RegionTable(announce, parts.regionBudget);
     const dispatcher = new Dispatcher({
       identity,
