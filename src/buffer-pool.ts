@@ -9,7 +9,7 @@
 const SIZES_PER_OCTAVE = 4;
 
 export class BufferPool {
-  readonly #limitBytes: number;
+  #limitBytes: number;
   readonly #free = new Map<number, ArrayBuffer[]>();
   #bytes = 0;
   /** Nobody who does not give buffers back gets larger ones than they need. */
@@ -40,6 +40,12 @@ export class BufferPool {
     const sameSize = this.#free.get(size);
     if (sameSize === undefined) this.#free.set(size, [buffer]);
     else sameSize.push(buffer);
+  }
+
+  /** Keeps nothing, now and later. */
+  close(): void {
+    this.#limitBytes = 0;
+    this.empty();
   }
 
   /** Takes all of them out. */

@@ -312,7 +312,9 @@ export class Dispatcher {
       this.#deadlines.add(pending, pending.deadlineMs);
       this.#alarm.set(pending.deadlineMs);
     }
-    if (this.#watchPays && !this.#watching && this.#ring.taken === 1) this.#watch(pending);
+    // One that waits for memory has no slot to look at.
+    const isAlone = pending.slot !== NO_SLOT && this.#ring.taken === 1;
+    if (this.#watchPays && !this.#watching && isAlone) this.#watch(pending);
   }
 
   /** One request may always wait, however large it is: `maxPayloadBytes` limits it. */
@@ -772,6 +774,8 @@ export class Dispatcher {
   /** Stops the clock. */
   dispose(): void {
     this.#alarm.clear();
+    // A caller may keep responses, and through them the pool.
+    this.#pool.close();
   }
 
   #shed(error: ShedError): ShedError {

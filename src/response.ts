@@ -17,7 +17,8 @@ export type Recycle = (memory: ArrayBuffer) => void;
 export class HandlerResponse {
   /**
    * The response as it came. Small ones are views into a larger buffer shared with other responses, as
-   * Node's own Buffers are, and large ones may be views of somewhat more: mind `byteOffset` and `byteLength` before you use `.buffer`,
+   * Node's own Buffers are, and large ones may be views of somewhat more, in which earlier
+   * responses of the same version may still be: mind `byteOffset` and `byteLength` before you use `.buffer`,
    * and copy small ones before you transfer them. Empty after `release()`.
    */
   readonly bytes: Uint8Array<ArrayBuffer>;

@@ -21,6 +21,15 @@ test('a pool gives what it was given, if it is large enough and not much larger'
   t.not(pool.take(70_000), buffer, 'once');
 });
 
+test('a pool that is closed keeps nothing', (t) => {
+  const pool = new BufferPool(MIB);
+  const [before, after] = [new ArrayBuffer(64 * KIB), new ArrayBuffer(64 * KIB)];
+  pool.put(before);
+  pool.close();
+  pool.put(after);
+  t.deepEqual(pool.empty(), []);
+});
+
 test('a pool keeps no more than its limit', (t) => {
   const pool = new BufferPool(100 * KIB);
   const [first, second] = [new ArrayBuffer(64 * KIB), new ArrayBuffer(64 * KIB)];
