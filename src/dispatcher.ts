@@ -381,7 +381,7 @@ export class Dispatcher {
         this.#regions.awaitRoom(this.#retry);
         return;
       }
-      this.#waiting.remove(next);
+      this.#waiting.shift();
       this.#waitingBytes -= ownBytes(next.request);
       this.#submit(next);
     }

