@@ -29,6 +29,14 @@ interface BalancedWorker {
   readonly destroyed: boolean;
 }
 
+/** Piscina shows the load balancer of a task what stands under this key, and nothing else of it. */
+const { queueOptionsSymbol } = Piscina;
+
+/** A task as the load balancer sees it. */
+interface BalancedTask {
+  readonly [queueOptionsSymbol: symbol]: { readonly onHandedOver: () => void } | null;
+}
+
 /** One that waits for a thread: Piscina's record of the task, and how to give up. */
 interface WaitingLane {
   readonly task: PiscinaQueued;
@@ -57,7 +65,11 @@ export class LanePool {
       // A lane is one task that never ends by itself: a thread has room for exactly one.
       concurrentTasksPerWorker: 1,
       taskQueue: this.#queue,
-      loadBalancer: (_task, workers) => idleWorker(workers),
+      loadBalancer: (task, workers) => {
+        const idle = idleWorker(workers);
+        if (idle !== null) (task as unknown as BalancedTask)[queueOptionsSymbol]?.onHandedOver();
+        return idle;
+      },
       recordTiming: false,
       // Flags of the host (loaders, inspectors) are not meant for threads that only run native code.
       execArgv: [],
@@ -76,12 +88,20 @@ export class LanePool {
     });
   }
 
-  /** Runs a lane in a thread of its own. Settles when the lane has left, rejects if its thread died. */
-  async run(lane: Omit<LaneStart, 'callMemory'>, isolation: Isolation): Promise<void> {
+  /**
+   * Runs a lane in a thread of its own. Settles when the lane has left, rejects if its thread died.
+   *
+   * @param onHandedOver Called right before the thread, which has started by then, gets the lane.
+   */
+  async run(
+    lane: Omit<LaneStart, 'callMemory'>,
+    isolation: Isolation,
+    onHandedOver: () => void,
+  ): Promise<void> {
     const callMemory = makeNote();
     const note = viewNote(callMemory);
     this.#notes.add(note);
-    const task: LaneStart = { ...lane, callMemory };
+    const task = { ...lane, callMemory, [queueOptionsSymbol]: { onHandedOver } };
     // Named here and not for the whole pool: an idle thread loads nothing that it could be terminated in.
     const filename = isolation === 'thread' ? laneFile : bridgeFile;
     // Piscina throws at once if there is no thread to be had, and has the task in its queue all the same.

@@ -256,7 +256,9 @@ export class Standby {
       laneThreads,
       port: remotePort,
     };
-    const ended = this.#pool.run(start, isolation);
+    // Until then the thread runs nothing that it could not be terminated in. At the end of the
+    // process it would be waited for in vain: this thread no longer hands over anything.
+    const ended = this.#pool.run(start, isolation, () => ring.guardLane(index));
     return { port, outbox, ended };
   }
 

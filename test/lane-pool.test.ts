@@ -88,7 +88,9 @@ test.serial('a surplus thread that ends late is waited for, and not replaced', a
   });
   const pool = new LanePool({ maxThreads: 2, resourceLimits: undefined, env: {} });
   await Promise.all(
-    [impossible(), impossible()].map((task) => t.throwsAsync(pool.run(task, 'thread'))),
+    [impossible(), impossible()].map((task) =>
+      t.throwsAsync(pool.run(task, 'thread', () => undefined)),
+    ),
   );
   const late = await surplus.promise;
   const destroyed = pool.destroy();
@@ -115,7 +117,9 @@ test.serial(
     const pool = new LanePool({ maxThreads: 2, resourceLimits: undefined, env: {} });
 
     const told = await Promise.all(
-      [impossible(), impossible()].map((task) => t.throwsAsync(pool.run(task, 'thread'))),
+      [impossible(), impossible()].map((task) =>
+        t.throwsAsync(pool.run(task, 'thread', () => undefined)),
+      ),
     );
 
     t.deepEqual(told, lost);

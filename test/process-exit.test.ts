@@ -6,6 +6,7 @@ import { scratch } from './support/files.js';
 import { atMost } from './support/turns.js';
 
 const index = new URL('../src/index.js', import.meta.url).href;
+const producer = new URL('../src/ring/producer.js', import.meta.url).href;
 const polling = new URL('./support/polling.js', import.meta.url).href;
 const PATIENCE_MS = 60_000;
 /** Processes at once: more would mostly wait for each other, and miss their moments. */
@@ -208,6 +209,26 @@ for (const [moment, body] of Object.entries(moments)) {
     await ends(t, body, { exitCode: 5 });
   });
 }
+
+test('process.exit as the thread of a lane starts, which it does not wait for', async (t) => {
+  const body = `
+    const { RingProducer } = await import(${JSON.stringify(producer)});
+    const { wait } = Atomics;
+    Atomics.wait = (...args) => {
+      const end = wait(...args);
+      console.log('at exit: ' + end);
+      return end;
+    };
+    const { prepareLane } = RingProducer.prototype;
+    RingProducer.prototype.prepareLane = function (lane) {
+      prepareLane.call(this, lane);
+      process.nextTick(() => process.exit(5));
+    };
+    await registry.load('echo');
+  `;
+  const { stdout } = await ends(t, body, { exitCode: 5 });
+  t.regex(stdout, /^(?:at exit: not-equal\n)+$/);
+});
 
 test('process.exit at 30 moments of loading, serving, swapping and unloading', async (t) => {
   // 0 to 290 ms: a load takes 30 to 60.

@@ -289,15 +289,16 @@ export class RingProducer {
   }
 
   /**
-   * Makes a lane's record ready for a thread that is about to start. It must not be terminated from the first moment: Node
-   * aborts also if a thread ends while its module is being loaded.
+   * Says that a lane's thread is about to be given the lane's module. From then on it must not be
+   * terminated: Node aborts also if a thread ends while its module is being loaded. The lane itself
+   * says when that is over.
    */
-  prepareLane(lane: number): void {
-    this.#resetLane(lane);
+  guardLane(lane: number): void {
     Atomics.store(this.words, laneAt(this.layout, lane) + LANE.CRITICAL, 1);
   }
 
-  #resetLane(lane: number): void {
+  /** Makes a lane's record ready for another thread. */
+  prepareLane(lane: number): void {
     const at = laneAt(this.layout, lane);
     for (const field of Object.values(LANE)) Atomics.store(this.words, at + field, 0);
   }
@@ -312,7 +313,7 @@ export class RingProducer {
     const at = laneAt(this.layout, lane);
     const slot = Atomics.load(this.words, at + LANE.SLOT) - 1;
     this.#buryHolder(lane, Atomics.load(this.words, at + LANE.HOLDING));
-    this.#resetLane(lane);
+    this.prepareLane(lane);
     this.#wakeForQueued();
     if (slot === NO_SLOT) return NO_SLOT;
     const word = Atomics.load(this.words, slotAt(this.layout, slot) + SLOT.STATE);

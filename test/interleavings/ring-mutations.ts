@@ -328,9 +328,9 @@ export const ringMutations: readonly RingMutation[] = [
   producer(
     'a watching lane dies',
     'what a dead lane was claimed for is forgotten',
-    `this.#resetLane(lane);
+    `this.prepareLane(lane);
         this.#wakeForQueued();`,
-    `this.#resetLane(lane);`,
+    `this.prepareLane(lane);`,
   ),
   producer(
     'a lane dies',

@@ -243,6 +243,7 @@ class Host {
     }
     if (this.#replacesDead) {
       ring.prepareLane(lane);
+      ring.guardLane(lane);
       this.#machine.spawn(1 + lane);
     } else {
       own.present[lane] = false;

@@ -133,7 +133,8 @@ const endings = (table: string, options: Fields): Cell[] =>
       args: {
         state,
         end,
-        options,
+        // In the other states the trial is over, and left nothing.
+        options: { preflight: state === 'loading', ...options },
         ...(state === 'endless' ? { closeMs: inProcess ? KILL_MS : LEAVE_MS } : {}),
       },
       needs: inProcess ? ['linux'] : [],
