@@ -18,7 +18,7 @@ import type { Report } from './events.js';
 import type { KeepAlive } from './keep-alive.js';
 import type { Integrity } from './library/integrity.js';
 import { type Prepared, prepareLibrary } from './library/prepare/prepare.js';
-import { startAhead } from './library/prepare/prepare-thread.js';
+import { keep as keepPrepareThread, startAhead } from './library/prepare/prepare-thread.js';
 import type { CopyRules, LibraryStore, PrivateCopy } from './library/store.js';
 import type { LoadQueue } from './load-queue.js';
 import { bindNativeFunctions } from './native-functions.js';
@@ -285,9 +285,15 @@ export class Endpoint {
       );
     }
     this.#hanging.add(version);
-    void version.retired.then(() => this.#hanging.delete(version));
+    // A constructor that hangs holds the dynamic loader, and then Node 24 starts no thread any more.
+    const letPrepareThreadEnd = keepPrepareThread();
+    const settled = () => {
+      this.#hanging.delete(version);
+      letPrepareThreadEnd();
+    };
+    void version.retired.then(settled);
     await version.load(leftMs(), signal);
-    this.#hanging.delete(version);
+    settled();
     return version;
   }
 
@@ -406,7 +412,7 @@ export class Endpoint {
         signal,
         message: new LoadTimeoutError(
           loadTimeoutMs,
-          `${path} and what it needs could not be read within ${loadTimeoutMs} ms; look at the file systems that they are on, or raise loadTimeoutMs`,
+          `${path} and what it needs could not be read within ${loadTimeoutMs} ms; look at the file systems that they are on, and for a handler that hangs in the dynamic loader, or raise loadTimeoutMs`,
           path,
           identity,
         ),

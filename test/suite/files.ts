@@ -5,14 +5,10 @@ import { join } from 'node:path';
 import { packageRoot } from '../../fixtures/paths.js';
 
 /**
- * These files run one after the other, when nothing else does. Some assert what a machine does that
- * is not busy with other things: a process that ends within the two seconds that `process.exit`
- * waits for lanes. The others keep both cores busy by themselves.
+ * These files run one after the other, when nothing else does: they keep all cores busy by
+ * themselves.
  */
 const ALONE: readonly string[] = [
-  'test/bench/load.test.ts',
-  'test/demo.test.ts',
-  'test/process-exit.test.ts',
   'test/real/libraries.test.ts',
   'test/reliability/cells.test.ts',
   'test/soak/soak.test.ts',

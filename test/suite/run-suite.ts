@@ -11,8 +11,11 @@ import { packageRoot } from '../../fixtures/paths.js';
 import { type Part, partsOf } from './files.js';
 import { readTap, sumTotals, type TapReport } from './tap.js';
 
-/** One part hangs if it takes this long; ava has a shorter limit on silence. */
-const PART_TIMEOUT_MS = 20 * 60_000;
+/**
+ * A part hangs if nothing is heard of it for so long. ava ends files that are silent for less, but
+ * a process does not end while a thread of it is in native code.
+ */
+const MOST_SILENCE_MS = 5 * 60_000;
 
 /** A skipped test that names what it needs is no failure. See test/support/needs.ts. */
 const EXPLAINED_SKIP = / \[needs [^\]]+\]$/;
@@ -85,6 +88,7 @@ async function runPart(
   let output = '';
   let lineStart = 0;
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    alarm.refresh();
     output += text;
     onOutput?.(text);
     for (let end = output.indexOf('\n', lineStart); end !== -1; ) {
@@ -104,7 +108,7 @@ async function runPart(
     // Processes that it started may hold the other ends open.
     child.stdout.destroy();
     child.stderr.destroy();
-  }, PART_TIMEOUT_MS);
+  }, MOST_SILENCE_MS);
   try {
     const exitCode = await ended;
     return { report: readTap(output, exitCode), printed };

@@ -186,14 +186,19 @@ export function startAhead(): void {
   }
 }
 
+/** Once it is there, it stays until what this returns is called, which may be done again. */
+export function keep(): () => void {
+  let kept = true;
+  thread.hold();
+  return () => {
+    if (kept) thread.release();
+    kept = false;
+  };
+}
+
 /** Has it started and ready until `release`, which may be called again. */
 export async function hold(signal: AbortSignal): Promise<{ release: () => void }> {
-  let held = true;
-  thread.hold();
-  const release = () => {
-    if (held) thread.release();
-    held = false;
-  };
+  const release = keep();
   try {
     await thread.ask({ type: 'warm-up' }, signal);
   } catch (error) {
