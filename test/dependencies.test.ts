@@ -452,7 +452,7 @@ onLinux(
   'what another handler has loaded shadows what a handler would get: told, and tried',
   async (t) => {
     const directory = await scratch(t);
-    const system = readLoaderCache().get(RARE)?.[0];
+    const system = readLoaderCache().paths.get(RARE)?.[0];
     if (system === undefined) throw new Error(`there is no ${RARE}`);
     const other = join(directory, RARE);
     await copyFile(await realpath(system), other);

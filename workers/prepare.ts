@@ -7,13 +7,13 @@ import { parentPort } from 'node:worker_threads';
 import { ElfError } from '../src/library/elf/bytes.js';
 import type { PrepareAnswer, PrepareAsk } from '../src/library/prepare/messages.js';
 import { type Patched, patch } from '../src/library/prepare/patch.js';
-import { type Survey, survey, warmUp } from '../src/library/prepare/survey.js';
+import { readAhead, type Survey, survey, warmUp } from '../src/library/prepare/survey.js';
 import { codeOf, messageOf } from '../src/library/system-errors.js';
 
 function said(ask: PrepareAsk): Survey | Patched[] | null {
   switch (ask.type) {
     case 'warm-up':
-      warmUp();
+      readAhead();
       return null;
     case 'survey':
       return survey(ask.task);
@@ -32,4 +32,6 @@ function answer(ask: PrepareAsk): PrepareAnswer {
   }
 }
 
+// The first question comes when the copy is written, which takes a while.
+warmUp();
 parentPort?.on('message', (ask: PrepareAsk) => parentPort?.postMessage(answer(ask)));

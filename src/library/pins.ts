@@ -4,7 +4,7 @@
  */
 
 import { DF_1, DT } from './elf/constants.js';
-import { type ElfFile, isImported } from './elf/elf-file.js';
+import { type ElfFile, hashNames } from './elf/elf-file.js';
 
 export interface Pins {
   /** It is linked never to be unloaded (`-z nodelete`). */
@@ -28,9 +28,17 @@ export interface Pins {
  */
 const GO_SYMBOLS = ['crosscall2', '_cgo_topofstack', 'x_cgo_init'];
 
+/** What is asked of the symbols that a library imports. */
+const TELLING_IMPORTS = hashNames([
+  'dlopen',
+  'dlmopen',
+  '__cxa_thread_atexit',
+  '__cxa_thread_atexit_impl',
+]);
+
 /** @throws {ElfError} if the file cannot be read. */
 export function pinsOf(elf: ElfFile): Pins {
-  const imported = new Set([...elf.symbols()].filter(isImported).map(({ name }) => name));
+  const imported = elf.importsAmong(TELLING_IMPORTS);
   return {
     neverUnloaded: ((elf.value(DT.FLAGS_1) ?? 0) & DF_1.NODELETE) !== 0,
     go: GO_SYMBOLS.some((symbol) => elf.find(symbol) !== undefined),

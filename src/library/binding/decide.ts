@@ -14,8 +14,9 @@
 
 import { basename } from 'node:path';
 import type { BindingOption } from '../../options.js';
-import { DF, DT, STV } from '../elf/constants.js';
-import { type ElfFile, isExported } from '../elf/elf-file.js';
+import { DF, DT } from '../elf/constants.js';
+import { type ElfFile, hashNames } from '../elf/elf-file.js';
+import { gnuHash } from '../elf/hash.js';
 import type { Binding } from '../load-plan.js';
 import type { ProcessScope } from './process-scope.js';
 import { type ClosureLibrary, isSystemRuntime } from './runtime.js';
@@ -60,7 +61,7 @@ const UNUSABLE_ORIGINAL =
  * Functions that give and take back memory. Taken from one allocator, it must not be given to
  * another.
  */
-const ALLOCATION = ['malloc', 'calloc', 'realloc', 'free', 'strdup', '_Znwm', '_ZdlPv'];
+const ALLOCATION = hashNames(['malloc', 'calloc', 'realloc', 'free', 'strdup', '_Znwm', '_ZdlPv']);
 
 /**
  * What every C++ library has of the standard library's templates. It is the same wherever it comes
@@ -143,12 +144,17 @@ function ownLibraries(closure: readonly ClosureLibrary[], scope: ProcessScope): 
  */
 function contested(own: readonly ClosureLibrary[], scope: ProcessScope): string[] {
   const used = new Set<string>();
-  for (const { elf } of own) for (const { name } of elf.importedSymbols()) used.add(name);
+  for (const { elf } of own) {
+    const { indexes, hashes } = elf.imports;
+    for (const [place, hash] of hashes.entries()) {
+      if (scope.mayBeForeign(hash)) used.add(elf.nameOf(indexes[place] as number));
+    }
+  }
   const defined = new Set<string>();
   for (const name of used) {
-    if (isForeign(name, scope) && own.some(({ elf }) => elf.find(name) !== undefined)) {
-      defined.add(name);
-    }
+    const hash = gnuHash(name);
+    if (!own.some(({ elf }) => elf.find(name, hash) !== undefined)) continue;
+    if (isForeign(name, hash, scope)) defined.add(name);
   }
   for (const { elf } of own) if (!isSymbolic(elf)) addReplaceable(elf, scope, defined);
   return [...defined].sort();
@@ -157,8 +163,9 @@ function contested(own: readonly ClosureLibrary[], scope: ProcessScope): string[
 /**
  * Whether a name is one of a library that the process has, and no affair of the C and C++ runtime.
  */
-function isForeign(name: string, scope: ProcessScope): boolean {
-  return !STANDARD_TEMPLATE.test(name) && scope.isForeign(name) && !scope.isOfRuntime(name);
+function isForeign(name: string, hash: number, scope: ProcessScope): boolean {
+  if (STANDARD_TEMPLATE.test(name)) return false;
+  return scope.isForeign(name, hash) && !scope.isOfRuntime(name, hash);
 }
 
 /** A library that is linked with -Bsymbolic uses what it defines, whatever the loader finds. */
@@ -172,9 +179,12 @@ function isSymbolic(elf: ElfFile): boolean {
  */
 function addReplaceable(elf: ElfFile, scope: ProcessScope, defined: Set<string>): void {
   for (const index of elf.referencedSymbols()) {
-    const symbol = elf.symbol(index);
-    if (symbol.visibility !== STV.DEFAULT || !isExported(symbol)) continue;
-    if (isForeign(symbol.name, scope)) defined.add(symbol.name);
+    if (!elf.isReplaceable(index)) continue;
+    const stored = elf.storedHashOf(index) ?? elf.nameHashOf(index);
+    // The lowest bit may be either.
+    if (!scope.mayBeForeign(stored) && !scope.mayBeForeign((stored ^ 1) >>> 0)) continue;
+    const name = elf.nameOf(index);
+    if (isForeign(name, gnuHash(name), scope)) defined.add(name);
   }
 }
 
@@ -182,11 +192,12 @@ function addReplaceable(elf: ElfFile, scope: ProcessScope, defined: Set<string>)
 function neededFromScope(own: readonly ClosureLibrary[], scope: ProcessScope): string[] {
   const names = new Set<string>();
   for (const { elf } of own) {
-    for (const { name } of elf.importedSymbols()) {
-      if (!ALLOCATION.includes(name) && !UNUSABLE_ORIGINAL.test(name)) continue;
+    const allocation = elf.importsAmong(ALLOCATION);
+    for (const name of elf.imports.indexes.map((index) => elf.nameOf(index))) {
+      if (!allocation.has(name) && !UNUSABLE_ORIGINAL.test(name)) continue;
       const found = scope.find(name);
       if (found === null || found.file.isRuntime) continue;
-      if (ALLOCATION.includes(name) || scope.isCopy(found.symbol)) names.add(name);
+      if (allocation.has(name) || scope.isCopy(found.symbol)) names.add(name);
     }
   }
   return [...names].sort();

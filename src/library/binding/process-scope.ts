@@ -11,6 +11,7 @@ import { basename } from 'node:path';
 import { ElfError } from '../elf/bytes.js';
 import { PT } from '../elf/constants.js';
 import { ElfFile, type ElfSymbol } from '../elf/elf-file.js';
+import { gnuHash } from '../elf/hash.js';
 import { codeOf } from '../system-errors.js';
 import { isSystemRuntime } from './runtime.js';
 
@@ -50,11 +51,14 @@ export class ProcessScope {
   readonly files: readonly ScopeFile[];
   /** Why some of them are not there, or null if all are. */
   readonly gap: string | null;
+  /** Of those, what does not belong to the C and C++ runtime. */
+  readonly #foreign: readonly ElfFile[];
   #copies: ReadonlySet<number> | undefined;
 
   private constructor({ files, gap }: Pick<ProcessScope, 'files' | 'gap'>) {
     this.files = files;
     this.gap = gap;
+    this.#foreign = files.filter(({ isRuntime }) => !isRuntime).map(({ elf }) => elf);
   }
 
   /**
@@ -70,6 +74,11 @@ export class ProcessScope {
     for (const { elf } of this.files) elf.close();
   }
 
+  /** Reads what nearly every library is compared with: the executable has megabytes of names. */
+  readAhead(): void {
+    for (const elf of this.#foreign) elf.readAhead();
+  }
+
   get executable(): ScopeFile {
     const [executable] = this.files;
     if (executable === undefined) throw new Error('every process has an executable');
@@ -82,13 +91,20 @@ export class ProcessScope {
   }
 
   /** Whether the executable, or something else than the C and C++ runtime, defines a name. */
-  isForeign(name: string): boolean {
-    return this.files.some(({ isRuntime, elf }) => !isRuntime && elf.find(name) !== undefined);
+  isForeign(name: string, hash: number): boolean {
+    return this.files.some(
+      ({ isRuntime, elf }) => !isRuntime && elf.find(name, hash) !== undefined,
+    );
+  }
+
+  /** The same by a name's hash alone: false is certain. */
+  mayBeForeign(hash: number): boolean {
+    return this.#foreign.some((elf) => elf.mayDefine(hash));
   }
 
   /** Whether the C or C++ runtime defines a name, whoever else does. */
-  isOfRuntime(name: string): boolean {
-    return this.files.some(({ isRuntime, elf }) => isRuntime && elf.find(name) !== undefined);
+  isOfRuntime(name: string, hash: number): boolean {
+    return this.files.some(({ isRuntime, elf }) => isRuntime && elf.find(name, hash) !== undefined);
   }
 
   /**
@@ -103,8 +119,9 @@ export class ProcessScope {
 
 /** The first of `files` that defines a name. */
 export function firstIn(files: readonly ScopeFile[], name: string): ScopeSymbol | null {
+  const hash = gnuHash(name);
   for (const file of files) {
-    const symbol = file.elf.find(name);
+    const symbol = file.elf.find(name, hash);
     if (symbol !== undefined) return { file, symbol };
   }
   return null;

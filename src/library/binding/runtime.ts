@@ -3,7 +3,7 @@
  * outlive their users.
  */
 
-import type { ElfFile } from '../elf/elf-file.js';
+import { type ElfFile, hashNames } from '../elf/elf-file.js';
 
 /** A library of a handler's closure: itself, or one that it needs, directly or not. */
 export interface ClosureLibrary {
@@ -36,7 +36,7 @@ const LASTING_NAMES =
  * By what it defines, however it is called: a copy that is brought along may have been renamed.
  * Each is what programs call to have work done by the runtime's threads.
  */
-const LASTING_SYMBOLS = [
+const LASTING_SYMBOLS = hashNames([
   'GOMP_parallel',
   '__kmpc_fork_call',
   'dispatch_async_f',
@@ -45,20 +45,20 @@ const LASTING_SYMBOLS = [
   'TBB_runtime_interface_version',
   '_ZN3tbb19task_scheduler_init10initializeEim',
   'scalable_malloc',
-];
+]);
 
 /** Whether a library keeps threads that go on after those who have called it are gone. */
 export function keepsThreads(name: string, elf: ElfFile): boolean {
   const soname = elf.soname ?? name;
   if (LASTING_NAMES.test(soname) || LASTING_NAMES.test(name)) return true;
-  return LASTING_SYMBOLS.some((symbol) => elf.find(symbol) !== undefined);
+  return [...LASTING_SYMBOLS].some(([hash, symbol]) => elf.find(symbol, hash) !== undefined);
 }
 
 /**
  * What starts a thread: of POSIX, of C11, of the C++ library, the system calls themselves; and what
  * may bring in anything.
  */
-const THREAD_STARTERS = new Set([
+const THREAD_STARTERS = hashNames([
   'pthread_create',
   'thrd_create',
   '_ZNSt6thread15_M_start_threadESt10unique_ptrINS_6_StateESt14default_deleteIS1_EEPFvvE',
@@ -70,6 +70,5 @@ const THREAD_STARTERS = new Set([
 
 /** Whether a library, by itself, can start a thread. */
 export function canStartThreads(elf: ElfFile): boolean {
-  for (const { name } of elf.importedSymbols()) if (THREAD_STARTERS.has(name)) return true;
-  return false;
+  return elf.importsAmong(THREAD_STARTERS).size > 0;
 }

@@ -75,9 +75,9 @@ export class Closure {
     this.#parts = parts;
     const { root, sourcePath } = parts;
     // A link to a library that is elsewhere: its neighbours are there.
-    const origins = [...new Set([dirname(sourcePath), dirname(realpathSync(sourcePath))])];
+    const origins = [...new Set([dirname(sourcePath), dirname(realpathSync.native(sourcePath))])];
     try {
-      this.#add(basename(sourcePath), realpathSync(sourcePath), root, origins, true, []);
+      this.#add(basename(sourcePath), realpathSync.native(sourcePath), root, origins, true, []);
       for (let index = 0; index < this.libraries.length; index++) {
         if (index > MOST_LIBRARIES) throw new ElfError(`it needs more than ${index} libraries`);
         this.#resolveNeeds(this.libraries[index] as Library);
@@ -232,7 +232,7 @@ function openLibrary(path: string): ElfFile | null {
 
 function realPathOf(path: string): string {
   try {
-    return realpathSync(path);
+    return realpathSync.native(path);
   } catch (error) {
     // What is mapped may be gone.
     if (codeOf(error) === undefined) throw error;

@@ -3,7 +3,8 @@
  * sysdeps/generic/dl-cache.h.
  */
 
-import { readFileSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { codeOf } from '../system-errors.js';
 
 const CACHE_PATH = '/etc/ld.so.cache';
@@ -15,24 +16,46 @@ const ENTRY_BYTES = 24;
 /** Larger than any real one by far. */
 const MOST_ENTRIES = 1_000_000;
 
-/**
- * Paths by name, in the order in which the loader looks at them. Empty where there is no such
- * cache.
- */
-export function readLoaderCache(path = CACHE_PATH): ReadonlyMap<string, readonly string[]> {
-  let bytes: Buffer;
+export interface LoaderCache {
+  /** By name, in the order in which the loader looks at them. */
+  paths: ReadonlyMap<string, readonly string[]>;
+  /** Where they are. */
+  directories: ReadonlySet<string>;
+}
+
+/** What was read last, with all that tells one state of the file from another. */
+let last: { state: string; cache: LoaderCache } | null = null;
+
+/** Empty where there is no such cache. It is parsed once for as long as it stays as it is. */
+export function readLoaderCache(path = CACHE_PATH): LoaderCache {
+  let descriptor: number;
   try {
-    bytes = readFileSync(path);
+    descriptor = openSync(path, 'r');
   } catch (error) {
     // musl has none, and a small image need not have one.
-    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'EACCES') return new Map();
+    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'EACCES') return withDirectories(new Map());
     throw error;
   }
-  return parseLoaderCache(bytes);
+  try {
+    const { dev, ino, size, mtimeNs, ctimeNs } = fstatSync(descriptor, { bigint: true });
+    const state = [dev, ino, size, mtimeNs, ctimeNs].join(' ');
+    if (last?.state !== state) {
+      last = { state, cache: withDirectories(parseLoaderCache(readFileSync(descriptor))) };
+    }
+    return last.cache;
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function withDirectories(paths: LoaderCache['paths']): LoaderCache {
+  const directories = new Set<string>();
+  for (const each of paths.values()) for (const path of each) directories.add(dirname(path));
+  return { paths, directories };
 }
 
 /** Of a cache that is not understood, nothing. */
-export function parseLoaderCache(bytes: Buffer): ReadonlyMap<string, readonly string[]> {
+export function parseLoaderCache(bytes: Buffer): LoaderCache['paths'] {
   /** Of each name, what is for all processors, and variants for some of them. */
   const found = new Map<string, { common: string[]; variants: string[] }>();
   const isAt = (at: number, magic: string) =>

@@ -4,9 +4,9 @@
  */
 
 import { DT, PF, PT } from '../elf/constants.js';
-import type { ElfFile } from '../elf/elf-file.js';
+import { type ElfFile, hashNames } from '../elf/elf-file.js';
 
-const OPENERS = new Set(['dlopen', 'dlmopen']);
+const OPENERS = hashNames(['dlopen', 'dlmopen']);
 /** More is not looked through. */
 const MOST_BYTES = 64 * 1024 * 1024;
 const MOST_NAMES = 256;
@@ -15,12 +15,15 @@ const IN_NAME = /^[\w.+/-]+\.so(?:\.\w+)*$/;
 
 /** None if the library opens nothing by itself. */
 export function namesInside(elf: ElfFile): string[] {
-  if (!opensLibraries(elf)) return [];
+  if (elf.importsAmong(OPENERS).size === 0) return [];
   const names = new Set<string>();
   const strings = elf.value(DT.STRTAB) ?? 0;
   const stringsEnd = strings + elf.strings.length;
-  for (const { type, flags, offset, address, fileBytes } of elf.segments) {
-    if (type !== PT.LOAD || (flags & PF.W) !== 0 || fileBytes > MOST_BYTES) continue;
+  const readOnly = elf.segments.filter(({ type, flags }) => type === PT.LOAD && !(flags & PF.W));
+  // Linkers put texts and code into one segment, or texts into segments without code.
+  const data = readOnly.filter(({ flags }) => !(flags & PF.X));
+  for (const { offset, address, fileBytes } of data.length > 0 ? data : readOnly) {
+    if (fileBytes > MOST_BYTES) continue;
     const bytes = elf.bytes.read(offset, fileBytes, 'read-only data');
     for (const { at, name } of textsIn(bytes)) {
       const isInTable = address + at >= strings && address + at < stringsEnd;
@@ -28,11 +31,6 @@ export function namesInside(elf: ElfFile): string[] {
     }
   }
   return [...names];
-}
-
-function opensLibraries(elf: ElfFile): boolean {
-  for (const { name } of elf.importedSymbols()) if (OPENERS.has(name)) return true;
-  return false;
 }
 
 function* textsIn(bytes: Buffer): Generator<{ at: number; name: string }> {

@@ -8,7 +8,7 @@ import { realpathSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { ElfFile } from '../elf/elf-file.js';
 import { codeOf } from '../system-errors.js';
-import { readLoaderCache } from './loader-cache.js';
+import { type LoaderCache, readLoaderCache } from './loader-cache.js';
 
 /** What the directories of a machine's libraries are called (`$LIB`, and Debian's). */
 const TRIPLETS: Partial<Record<string, string>> = {
@@ -34,7 +34,7 @@ export interface Found {
 
 export class LibrarySearch {
   readonly #variables: readonly string[];
-  readonly #cache: ReadonlyMap<string, readonly string[]>;
+  readonly #cache: LoaderCache;
   readonly #defaults: readonly string[];
   readonly #systemDirectories: ReadonlySet<string>;
   readonly #like: ElfFile;
@@ -54,7 +54,7 @@ export class LibrarySearch {
     // musl's.
     names.push('usr/local/lib');
     this.#defaults = names.map((name) => `/${name}`);
-    const cached = [...this.#cache.values()].flat().map(dirname);
+    const { directories: cached } = this.#cache;
     const directories = new Set([...this.#defaults, ...this.#variables, ...cached]);
     this.#systemDirectories = new Set([...directories, ...[...directories].map(realPathOf)]);
   }
@@ -78,7 +78,7 @@ export class LibrarySearch {
     if (named !== null) return { path: named, byLibrary: false };
     const listed = this.#in(runpath, name);
     if (listed !== null) return { path: listed, byLibrary: true };
-    const cached = this.#cache.get(name)?.find((path) => this.isLibrary(path));
+    const cached = this.#cache.paths.get(name)?.find((path) => this.isLibrary(path));
     const path = cached ?? this.#in(this.#defaults, name);
     return path === null ? null : { path, byLibrary: false };
   }
@@ -142,7 +142,8 @@ function isFile(path: string): boolean {
 
 function realPathOf(path: string): string {
   try {
-    return realpathSync(path);
+    // Not Node's own, which asks the system about every directory on the way.
+    return realpathSync.native(path);
   } catch (error) {
     if (codeOf(error) === undefined) throw error;
     return path;

@@ -31,10 +31,14 @@ function requireInside(offset: number, length: number, sizeBytes: number, what: 
   throw new ElfError(`its ${what} (${length} bytes at ${offset}) is not in its ${sizeBytes} bytes`);
 }
 
-/** An open file. What is read is not kept. */
+/** Enough for the headers of nearly all files. */
+const HEAD_BYTES = 4096;
+
+/** An open file. Of what is read, only the beginning is kept: it is asked for piece by piece. */
 export class FileBytes implements ElfBytes {
   readonly #descriptor: number;
   #sizeBytes: number;
+  #head: Buffer | null = null;
 
   /** @throws a system error if it cannot be opened. */
   constructor(path: string, flags: 'r' | 'r+' = 'r') {
@@ -48,6 +52,14 @@ export class FileBytes implements ElfBytes {
 
   read(offset: number, length: number, what: string): Buffer {
     requireInside(offset, length, this.#sizeBytes, what);
+    if (offset + length <= HEAD_BYTES) {
+      this.#head ??= this.#readAll(0, Math.min(HEAD_BYTES, this.#sizeBytes), what);
+      return this.#head.subarray(offset, offset + length);
+    }
+    return this.#readAll(offset, length, what);
+  }
+
+  #readAll(offset: number, length: number, what: string): Buffer {
     const bytes = Buffer.allocUnsafe(length);
     for (let done = 0; done < length; ) {
       const count = readSync(this.#descriptor, bytes, done, length - done, offset + done);
@@ -58,6 +70,7 @@ export class FileBytes implements ElfBytes {
   }
 
   write(offset: number, bytes: Uint8Array): void {
+    this.#head = null;
     for (let done = 0; done < bytes.length; ) {
       done += writeSync(this.#descriptor, bytes, done, bytes.length - done, offset + done);
     }

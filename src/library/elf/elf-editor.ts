@@ -62,25 +62,27 @@ export class ElfEditor {
    * loader binds a unique one once per process, whichever library defines it, and never unloads
    * that library.
    *
-   * @returns the names of those that were changed.
+   * @returns how many were changed.
    */
-  makeUniqueOrdinary(keep: (name: string) => boolean = () => false): string[] {
+  makeUniqueOrdinary(keep: ReadonlySet<string> = new Set()): number {
     const file = this.#file;
-    const unique = [...file.uniqueSymbols()].filter(({ name }) => !keep(name));
+    const unique =
+      keep.size === 0 ? file.unique : file.unique.filter((index) => !keep.has(file.nameOf(index)));
     const first = unique[0];
     const last = unique.at(-1);
-    if (first === undefined || last === undefined) return [];
+    if (first === undefined || last === undefined) return 0;
     const { symbolBytes, symbolInfoAt, symbolTable: table } = file;
-    const from = first.index * symbolBytes;
+    const from = first * symbolBytes;
     // Written at once, with all that is in between.
-    const bytes = new Uint8Array((last.index - first.index + 1) * symbolBytes);
+    const bytes = new Uint8Array((last - first + 1) * symbolBytes);
     bytes.set(new Uint8Array(table.buffer, table.byteOffset + from, bytes.length));
-    for (const { index, type } of unique) {
-      bytes[index * symbolBytes - from + symbolInfoAt] = (STB.GLOBAL << 4) | type;
+    for (const index of unique) {
+      const at = index * symbolBytes - from + symbolInfoAt;
+      bytes[at] = (STB.GLOBAL << 4) | ((bytes[at] as number) & 15);
     }
     const offset = file.offsetOf(file.value(DT.SYMTAB) ?? 0, 'table of symbols') + from;
     this.#writes.push({ offset, bytes });
-    return unique.map(({ name }) => name);
+    return unique.length;
   }
 
   /** Has the loader look into the library called `name` before all others that are needed. */

@@ -11,7 +11,7 @@
 import { ELF32, ELF64, type ElfLayout } from '../format/elf-layout.js';
 import { type ElfBytes, ElfError, FileBytes, MemoryBytes } from './bytes.js';
 import { DT, PT, SHN, STB, STV, VERSYM_HIDDEN } from './constants.js';
-import { gnuHash, sysvHash } from './hash.js';
+import { gnuHash, gnuHashAt, sysvHash } from './hash.js';
 
 export interface ElfSegment {
   /** Its place in the table of program headers. */
@@ -118,6 +118,18 @@ const ELF_MAGIC = 0x7f454c46;
 const MOST_DYNAMIC_ENTRIES = 65_536;
 /** Versions are numbered with 15 bits. */
 const MOST_VERSION_RECORDS = 65_536;
+/** More than the name of a file or a search path has, nearly always. */
+const FILE_NAME_BYTES = 1024;
+/** Where the filter of a table of hashes begins, in words. */
+const FILTER_AT = 4;
+const HOST_IS_LITTLE = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
+
+/** Names by their hashes, so that a file can be searched for many of them at once. */
+export type HashedNames = ReadonlyMap<number, string>;
+
+export function hashNames(names: Iterable<string>): HashedNames {
+  return new Map([...names].map((name) => [gnuHash(name), name]));
+}
 
 /** Whether others can refer to it. */
 export function isExported({ binding, visibility, section }: ElfSymbol): boolean {
@@ -144,9 +156,12 @@ export class ElfFile {
   readonly programHeadersAt: number;
   /** If a tag is there twice, the last one counts, as for the loader. */
   readonly #values: ReadonlyMap<number, number>;
+  readonly #fileNames = new Map<number, string>();
   #strings: Buffer | null = null;
   #symbolTable: DataView | null = null;
   #symbolCount: number | null = null;
+  #imports: SymbolsWithHashes | null = null;
+  #unique: readonly number[] | null = null;
   #versions: DataView | null | undefined;
   #gnuHash: GnuHashTable | null | undefined;
 
@@ -221,8 +236,11 @@ export class ElfFile {
 
   /** A word of the file's class. */
   word(from: DataView, at: number): number {
-    if (this.layout.bits === 32) return from.getUint32(at, this.little);
-    return Number(from.getBigUint64(at, this.little));
+    const first = from.getUint32(at, this.little);
+    if (this.layout.bits === 32) return first;
+    // Not as a BigInt, which would be allocated.
+    const second = from.getUint32(at + 4, this.little);
+    return this.little ? second * 2 ** 32 + first : first * 2 ** 32 + second;
   }
 
   #readSegments(count: number, entryBytes: number): ElfSegment[] {
@@ -372,8 +390,26 @@ export class ElfFile {
     return cString(this.strings, at, 'latin1');
   }
 
-  /** The name of a file by its place in the table of names. */
+  /**
+   * The name of a file by its place in the table of names. That table can be large, and of many
+   * libraries nothing is asked but their own names, so only this place is read.
+   */
   #fileName(at: number): string {
+    let name = this.#fileNames.get(at);
+    if (name === undefined) {
+      name = this.#readFileName(at);
+      this.#fileNames.set(at, name);
+    }
+    return name;
+  }
+
+  #readFileName(at: number): string {
+    const address = this.value(DT.STRTAB);
+    const rest = (this.value(DT.STRSZ) ?? 0) - at;
+    if (this.#strings === null && address !== undefined && rest > 0) {
+      const bytes = this.readAt(address + at, Math.min(rest, FILE_NAME_BYTES), 'table of names');
+      if (bytes.includes(0)) return cString(bytes, 0, 'utf8');
+    }
     return cString(this.strings, at, 'utf8');
   }
 
@@ -424,10 +460,15 @@ export class ElfFile {
     return this.#symbolTable;
   }
 
+  /** Reads the tables that symbols are found by. */
+  readAhead(): void {
+    this.mayDefine(0);
+    void this.symbolTable;
+    void this.strings;
+  }
+
   symbol(index: number): ElfSymbol {
-    if (index >= this.symbolCount) {
-      throw new ElfError(`it refers to symbol ${index} of ${this.symbolCount}`);
-    }
+    if (index >= this.symbolCount) this.#refuseSymbol(index);
     const table = this.symbolTable;
     const { symInfo, symSection, symValue, symSize, symbolBytes } = MORE[this.layout.bits];
     const at = index * symbolBytes;
@@ -444,30 +485,97 @@ export class ElfFile {
     };
   }
 
+  #refuseSymbol(index: number): never {
+    throw new ElfError(`it refers to symbol ${index} of ${this.symbolCount}`);
+  }
+
   *symbols(): Generator<ElfSymbol> {
     // The first one is always empty.
     for (let index = 1; index < this.symbolCount; index++) yield this.symbol(index);
   }
 
-  /** Those that bind as `STB_GNU_UNIQUE`; others are not even named. */
-  *uniqueSymbols(): Generator<ElfSymbol> {
-    const { symInfo, symbolBytes } = MORE[this.layout.bits];
-    const table = this.symbolTable;
-    for (let index = 1; index < this.symbolCount; index++) {
-      const binding = table.getUint8(index * symbolBytes + symInfo) >> 4;
-      if (binding === STB.GNU_UNIQUE) yield this.symbol(index);
+  // A library can have a hundred thousand symbols, and is mostly read by code that has not run yet.
+  // So what is asked of all of them is answered from the bytes of the table, and with the hashes of
+  // names: spelling a name out takes longer than all else that is done with it.
+
+  /** The name of a symbol. */
+  nameOf(index: number): string {
+    return this.#symbolName(this.symbolTable.getUint32(index * this.symbolBytes, this.little));
+  }
+
+  /** The hash of its name, as `gnuHash` makes it. */
+  nameHashOf(index: number): number {
+    const at = this.symbolTable.getUint32(index * this.symbolBytes, this.little);
+    return gnuHashAt(this.strings, at);
+  }
+
+  /**
+   * The same without its lowest bit, of a symbol that it defines: that much of it is in the hash
+   * table. Null if it is not.
+   */
+  storedHashOf(index: number): number | null {
+    return this.#gnuHashTable()?.storedHash(index) ?? null;
+  }
+
+  /** Those that bind as `STB_GNU_UNIQUE`. */
+  get unique(): readonly number[] {
+    if (this.#unique === null) {
+      const { symInfo, symbolBytes } = MORE[this.layout.bits];
+      const table = bytesOf(this.symbolTable);
+      const found: number[] = [];
+      for (let at = symbolBytes; at < table.length; at += symbolBytes) {
+        if ((table[at + symInfo] as number) >> 4 === STB.GNU_UNIQUE) found.push(at / symbolBytes);
+      }
+      this.#unique = found;
     }
+    return this.#unique;
   }
 
   /** Those that another library is to define. */
-  *importedSymbols(): Generator<ElfSymbol> {
-    const { symSection, symbolBytes } = MORE[this.layout.bits];
-    const table = this.symbolTable;
-    for (let index = 1; index < this.symbolCount; index++) {
-      if (table.getUint16(index * symbolBytes + symSection, this.little) !== SHN.UNDEF) continue;
-      const symbol = this.symbol(index);
-      if (isImported(symbol)) yield symbol;
+  get imports(): SymbolsWithHashes {
+    this.#imports ??= this.#findImports();
+    return this.#imports;
+  }
+
+  #findImports(): SymbolsWithHashes {
+    const { symInfo, symSection, symbolBytes } = MORE[this.layout.bits];
+    const table = bytesOf(this.symbolTable);
+    const indexes: number[] = [];
+    for (let at = symbolBytes; at < table.length; at += symbolBytes) {
+      // SHN.UNDEF, whatever the order of bytes.
+      if (table[at + symSection] !== 0 || table[at + symSection + 1] !== 0) continue;
+      const binding = (table[at + symInfo] as number) >> 4;
+      if (binding === STB.GLOBAL || binding === STB.WEAK || binding === STB.GNU_UNIQUE) {
+        indexes.push(at / symbolBytes);
+      }
     }
+    return { indexes, hashes: indexes.map((index) => this.nameHashOf(index)) };
+  }
+
+  /** Which of these names another library is to define. */
+  importsAmong(names: HashedNames): Set<string> {
+    const found = new Set<string>();
+    const { indexes, hashes } = this.imports;
+    for (let place = 0; place < hashes.length; place++) {
+      const name = names.get(hashes[place] as number);
+      if (name !== undefined && this.nameOf(indexes[place] as number) === name) found.add(name);
+    }
+    return found;
+  }
+
+  /**
+   * Whether it defines a symbol that others can refer to, and that the loader, looking for its
+   * name, may find in another library.
+   */
+  isReplaceable(index: number): boolean {
+    const { symInfo, symSection, symbolBytes } = MORE[this.layout.bits];
+    const table = this.symbolTable;
+    const at = index * symbolBytes;
+    const binding = table.getUint8(at + symInfo) >> 4;
+    const isShared = binding === STB.GLOBAL || binding === STB.WEAK || binding === STB.GNU_UNIQUE;
+    const visibility = table.getUint8(at + symInfo + 1) & 3;
+    const isDefined = table.getUint16(at + symSection, this.little) !== SHN.UNDEF;
+    return isShared && isDefined && visibility === STV.DEFAULT;
   }
 
   /**
@@ -487,11 +595,12 @@ export class ElfFile {
 
   /**
    * What others get for a name: the default version's symbol if there are several. Found by hash,
-   * without looking at all others.
+   * without looking at all others. `hash` is that of the name, for whoever has it already.
    */
-  find(name: string): ElfSymbol | undefined {
+  find(name: string, hash = gnuHash(name)): ElfSymbol | undefined {
+    if (!this.mayDefine(hash)) return undefined;
     let found: ElfSymbol | undefined;
-    for (const index of this.#candidates(name)) {
+    for (const index of this.#candidates(name, hash)) {
       const symbol = this.symbol(index);
       if (symbol.name !== name || !isExported(symbol)) continue;
       if ((this.versionOf(index) & VERSYM_HIDDEN) === 0) return symbol;
@@ -500,11 +609,19 @@ export class ElfFile {
     return found;
   }
 
-  #candidates(name: string): Iterable<number> {
+  /**
+   * Whether it may define a name with this hash. Mostly right, and without reading more than the
+   * hash table; where there is none, always true.
+   */
+  mayDefine(hash: number): boolean {
+    return this.#gnuHashTable()?.mayHave(hash) ?? true;
+  }
+
+  #candidates(name: string, hash: number): Iterable<number> {
     const table = this.#gnuHashTable();
-    if (table !== null) return table.candidates(gnuHash(name));
-    const hash = this.value(DT.HASH);
-    if (hash !== undefined) return this.#sysvCandidates(hash, name);
+    if (table !== null) return table.candidates(hash);
+    const address = this.value(DT.HASH);
+    if (address !== undefined) return this.#sysvCandidates(address, name);
     return Array.from({ length: Math.max(0, this.symbolCount - 1) }, (_, index) => index + 1);
   }
 
@@ -528,8 +645,11 @@ export class ElfFile {
         address === undefined
           ? null
           : new GnuHashTable(
-              view(this.readAt(address, this.#mostBytesAt(address, 'hash table'), 'hash table')),
-              this.layout.bits / 8,
+              words(
+                this.readAt(address, this.#mostBytesAt(address, 'hash table'), 'hash table'),
+                this.little,
+              ),
+              this.layout.bits,
               this.little,
             );
     }
@@ -546,30 +666,37 @@ export class ElfFile {
     yield* this.#relocationsIn(DT.JMPREL, DT.PLTRELSZ, pltEntries !== DT.REL);
   }
 
-  /** The symbols that relocations refer to, by number. Cheaper than looking at each relocation. */
-  referencedSymbols(): Set<number> {
-    const found = new Set<number>();
+  /** The symbols that relocations refer to. Cheaper than looking at each relocation. */
+  referencedSymbols(): number[] {
+    const marks = new Uint8Array(this.symbolCount);
     const isRela = this.value(DT.PLTREL) !== DT.REL;
-    this.#addReferenced(found, DT.RELA, DT.RELASZ, true);
-    this.#addReferenced(found, DT.REL, DT.RELSZ, false);
-    this.#addReferenced(found, DT.JMPREL, DT.PLTRELSZ, isRela);
-    // It stands for none.
-    found.delete(0);
+    this.#markReferenced(marks, DT.RELA, DT.RELASZ, true);
+    this.#markReferenced(marks, DT.REL, DT.RELSZ, false);
+    this.#markReferenced(marks, DT.JMPREL, DT.PLTRELSZ, isRela);
+    const found: number[] = [];
+    // The first one stands for none.
+    for (let index = 1; index < marks.length; index++) if (marks[index] === 1) found.push(index);
     return found;
   }
 
-  #addReferenced(found: Set<number>, tag: number, sizeTag: number, withAddend: boolean): void {
+  #markReferenced(marks: Uint8Array, tag: number, sizeTag: number, withAddend: boolean): void {
     const address = this.value(tag);
     const length = this.value(sizeTag) ?? 0;
     if (address === undefined || length === 0) return;
     const is32 = this.layout.bits === 32;
-    const wordBytes = this.layout.bits / 8;
-    const entryBytes = (withAddend ? 3 : 2) * wordBytes;
-    const symbolAt = is32 ? 4 : this.little ? 12 : 8;
-    const table = view(this.readAt(address, length, 'relocations'));
-    for (let at = 0; at + entryBytes <= length; at += entryBytes) {
-      const word = table.getUint32(at + symbolAt, this.little);
-      found.add(is32 ? word >>> 8 : word);
+    const entryWords = ((withAddend ? 3 : 2) * this.layout.bits) / 32;
+    const symbolAt = is32 ? 1 : this.little ? 3 : 2;
+    // The linker puts those first that refer to no symbol, and says how many there are.
+    const withoutSymbol = this.value(tag === DT.RELA ? DT.RELACOUNT : DT.RELCOUNT) ?? 0;
+    const skipped = tag === DT.JMPREL ? 0 : withoutSymbol * entryWords * 4;
+    if (skipped >= length) return;
+    const bytes = this.readAt(address + skipped, length - skipped, 'relocations');
+    const table = words(bytes, this.little);
+    for (let at = symbolAt; at < table.length; at += entryWords) {
+      const word = table[at] as number;
+      const index = is32 ? word >>> 8 : word;
+      if (index >= marks.length) this.#refuseSymbol(index);
+      marks[index] = 1;
     }
   }
 
@@ -635,6 +762,12 @@ export class ElfFile {
   }
 }
 
+/** Symbols by number, and the hashes of their names in the same order. */
+export interface SymbolsWithHashes {
+  indexes: readonly number[];
+  hashes: readonly number[];
+}
+
 /**
  * A record of a version table, in which each says how far it is to the next one and to what belongs
  * to it.
@@ -682,54 +815,102 @@ class Records {
 
 /** `DT_GNU_HASH`: https://sourceware.org/legacy-ml/binutils/2006-10/msg00377.html */
 class GnuHashTable {
-  readonly #table: DataView;
+  readonly #words: Uint32Array;
+  /** Of a word of the filter. */
+  readonly #bits: 32 | 64;
   readonly #little: boolean;
   readonly #buckets: number;
   /** The number of the first symbol that is in it. */
   readonly #first: number;
+  readonly #filterWords: number;
+  readonly #shift: number;
   readonly #bucketsAt: number;
   readonly #chainsAt: number;
 
-  constructor(table: DataView, wordBytes: number, little: boolean) {
-    if (table.byteLength < 16) throw new ElfError('its hash table is cut off');
-    this.#table = table;
+  constructor(words: Uint32Array, bits: 32 | 64, little: boolean) {
+    const [buckets, first, filterWords, shift] = words;
+    if (buckets === undefined || first === undefined) throw cutOff();
+    if (filterWords === undefined || shift === undefined) throw cutOff();
+    this.#words = words;
+    this.#bits = bits;
     this.#little = little;
-    this.#buckets = table.getUint32(0, little);
-    this.#first = table.getUint32(4, little);
-    this.#bucketsAt = 16 + table.getUint32(8, little) * wordBytes;
-    this.#chainsAt = this.#bucketsAt + this.#buckets * 4;
-    if (this.#chainsAt > table.byteLength) throw new ElfError('its hash table is cut off');
+    this.#buckets = buckets;
+    this.#first = first;
+    this.#filterWords = filterWords;
+    this.#shift = shift;
+    this.#bucketsAt = FILTER_AT + (filterWords * bits) / 32;
+    this.#chainsAt = this.#bucketsAt + buckets;
+    if (this.#chainsAt > words.length) throw cutOff();
   }
 
   #word(at: number): number {
-    if (at + 4 > this.#table.byteLength) throw new ElfError('its hash table is cut off');
-    return this.#table.getUint32(at, this.#little);
-  }
-
-  #bucket(index: number): number {
-    return this.#word(this.#bucketsAt + index * 4);
+    const word = this.#words[at];
+    if (word === undefined) throw cutOff();
+    return word;
   }
 
   /** The number of the last symbol in it; 0 if there is none. */
   lastSymbol(): number {
     let last = 0;
-    for (let index = 0; index < this.#buckets; index++) last = Math.max(last, this.#bucket(index));
+    for (let at = this.#bucketsAt; at < this.#chainsAt; at++) {
+      const start = this.#words[at] as number;
+      if (start > last) last = start;
+    }
     if (last < this.#first || last === 0) return 0;
-    while ((this.#word(this.#chainsAt + (last - this.#first) * 4) & 1) === 0) last++;
+    while ((this.#word(this.#chainsAt + last - this.#first) & 1) === 0) last++;
     return last;
+  }
+
+  /** The hash of a symbol's name but for the lowest bit, which says whether it ends a chain. */
+  storedHash(index: number): number | null {
+    if (index < this.#first) return null;
+    return (this.#word(this.#chainsAt + index - this.#first) & ~1) >>> 0;
+  }
+
+  /** Whether it may have a name with this hash: a Bloom filter, which the loader goes by too. */
+  mayHave(hash: number): boolean {
+    if (this.#filterWords === 0) return true;
+    const at = Math.floor(hash / this.#bits) % this.#filterWords;
+    return (
+      this.#isSet(at, hash % this.#bits) && this.#isSet(at, (hash >>> this.#shift) % this.#bits)
+    );
+  }
+
+  #isSet(word: number, bit: number): boolean {
+    if (this.#bits === 32) return ((this.#word(FILTER_AT + word) >>> bit) & 1) === 1;
+    const isInSecond = this.#little === bit >= 32;
+    const half = this.#word(FILTER_AT + 2 * word + (isInSecond ? 1 : 0));
+    return ((half >>> (bit % 32)) & 1) === 1;
   }
 
   /** Symbols that may have the name with this hash. */
   *candidates(hash: number): Generator<number> {
     if (this.#buckets === 0) return;
-    const start = this.#bucket(hash % this.#buckets);
+    const start = this.#word(this.#bucketsAt + (hash % this.#buckets));
     if (start < this.#first || start === 0) return;
     for (let index = start; ; index++) {
-      const entry = this.#word(this.#chainsAt + (index - this.#first) * 4);
+      const entry = this.#word(this.#chainsAt + index - this.#first);
       if ((entry | 1) >>> 0 === (hash | 1) >>> 0) yield index;
       if ((entry & 1) === 1) return;
     }
   }
+}
+
+function cutOff(): ElfError {
+  return new ElfError('its hash table is cut off');
+}
+
+/** A table of 32-bit numbers. Copied, since typed arrays have to be aligned and in the host's order. */
+function words(bytes: Buffer, little: boolean): Uint32Array {
+  const copy = new Uint32Array(bytes.length >>> 2);
+  const target = Buffer.from(copy.buffer);
+  bytes.copy(target);
+  if (little !== HOST_IS_LITTLE) target.swap32();
+  return copy;
+}
+
+function bytesOf({ buffer, byteOffset, byteLength }: DataView): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, byteLength);
 }
 
 function view(bytes: Buffer): DataView {

@@ -3,7 +3,7 @@
 import type { Patched, PatchTask } from './patch.js';
 import type { Survey, SurveyTask } from './survey.js';
 
-/** `warm-up` has it read what every survey needs. */
+/** `warm-up` has it read what surveys need. */
 export type PrepareAsk =
   | { type: 'warm-up' }
   | { type: 'survey'; task: SurveyTask }

@@ -47,20 +47,19 @@ export function patch(task: PatchTask): Patched {
 
 function apply(file: ElfFile, task: PatchTask): Patched {
   const { soname, names, first, runpath, keepUnique } = task;
-  const unique = file.uniqueSymbols().next().done !== true;
+  const unique = file.unique.length > 0;
   if (!unique && soname === null && names.length === 0 && first === null && runpath === null) {
     return { uniqueSymbols: 0, names: 0, searchPath: false };
   }
   const editor = new ElfEditor(file);
-  const kept = new Set(keepUnique);
-  const changed = editor.makeUniqueOrdinary((name) => kept.has(name));
+  const uniqueSymbols = editor.makeUniqueOrdinary(new Set(keepUnique));
   if (soname !== null) editor.setSoname(soname);
   if (names.length > 0) editor.renameNeeded(new Map(names));
   if (first !== null) editor.addNeededFirst(first);
   if (runpath !== null) editor.setRunpath(runpath);
   editor.save();
   return {
-    uniqueSymbols: changed.length,
+    uniqueSymbols,
     names: names.length + (soname === null ? 0 : 1) + (first === null ? 0 : 1),
     searchPath: runpath !== null,
   };

@@ -9,6 +9,7 @@ import { ProcessScope } from '../binding/process-scope.js';
 import { canStartThreads, isSystemRuntime, keepsThreads } from '../binding/runtime.js';
 import { shimObstacle } from '../binding/shim.js';
 import { Closure, type Library } from '../dependencies/closure.js';
+import { readLoaderCache } from '../dependencies/loader-cache.js';
 import { MappedLibraries } from '../dependencies/mapped.js';
 import { LibrarySearch } from '../dependencies/search.js';
 import { ElfFile } from '../elf/elf-file.js';
@@ -94,12 +95,19 @@ export function survey(task: SurveyTask): Survey {
 
 /** Reads ahead what every survey needs. What cannot be read is told when it is needed. */
 export function warmUp(): void {
-  atStart ??= MappedLibraries.atStart();
   try {
+    atStart ??= MappedLibraries.atStart();
+    readLoaderCache();
     scope ??= ProcessScope.open();
   } catch {
-    // See `decide`.
+    // See `survey` and `decide`.
   }
+}
+
+/** Reads what most surveys need besides, and takes longer. */
+export function readAhead(): void {
+  warmUp();
+  scope?.readAhead();
 }
 
 function decide({ libraries }: Closure, wanted: BindingOption): BindingDecision {
@@ -171,8 +179,12 @@ function sharedStatics(
   const symbols = new Set<string>();
   const definedBy = new Set<Library>();
   for (const { elf } of libraries.filter(({ isOwn }) => isOwn)) {
-    for (const { name } of elf.uniqueSymbols()) {
-      const holders = shared.filter((library) => library.elf.find(name) !== undefined);
+    for (const index of elf.unique) {
+      const hash = elf.nameHashOf(index);
+      const candidates = shared.filter((library) => library.elf.mayDefine(hash));
+      if (candidates.length === 0) continue;
+      const name = elf.nameOf(index);
+      const holders = candidates.filter((library) => library.elf.find(name, hash) !== undefined);
       if (holders.length > 0) symbols.add(name);
       for (const holder of holders) definedBy.add(holder);
     }

@@ -53,7 +53,7 @@ function changeAll(path: string): { renamed: string; needed: string[]; unique: n
     const { needed, runpath, rpath } = file;
     const renamed = `private-${basename(path)}`;
     const editor = new ElfEditor(file);
-    const unique = editor.makeUniqueOrdinary().length;
+    const unique = editor.makeUniqueOrdinary();
     editor.addNeededFirst('libm.so.6');
     editor.setSoname(renamed);
     editor.setRunpath(`$ORIGIN:${runpath ?? rpath ?? ''}`);
@@ -135,7 +135,7 @@ onLinuxX64('nothing asked for, nothing written', async (t) => {
   const before = await readFile(path);
   const file = ElfFile.open(path, 'r+');
   const editor = new ElfEditor(file);
-  t.deepEqual(editor.makeUniqueOrdinary(), []);
+  t.is(editor.makeUniqueOrdinary(), 0);
   t.false(editor.isChanged);
   editor.save();
   file.close();
@@ -150,12 +150,9 @@ onLinuxX64('a unique symbol that is to stay so does, others do not', async (t) =
   const names = [...file.symbols()].flatMap(({ binding, name }) =>
     binding === 'unique' ? [name] : [],
   );
-  const [kept, ...others] = names;
+  const [kept = '', ...others] = names;
   const editor = new ElfEditor(file);
-  t.deepEqual(
-    editor.makeUniqueOrdinary((name) => name === kept),
-    others,
-  );
+  t.is(editor.makeUniqueOrdinary(new Set([kept])), others.length);
   editor.save();
   file.close();
   const changed = ElfFile.open(path);
