@@ -28,10 +28,15 @@ export default async function bridge(start: LaneStart): Promise<void> {
 
   enterLaneThread(start.laneThreads);
   ring.enterCritical();
-  const { NativeMemory } = await import('./native-library.js');
-  const { noteCallMemory } = await import('./call-memory.js');
-  const { LaneProcess } = await import('./process/lane-process.js');
-  const { RemoteCall } = await import('./process/remote-call.js');
+  // At once: each import waits for its files several times.
+  const [{ NativeMemory }, { noteCallMemory }, { LaneProcess }, { RemoteCall }] = await Promise.all(
+    [
+      import('./native-library.js'),
+      import('./call-memory.js'),
+      import('./process/lane-process.js'),
+      import('./process/remote-call.js'),
+    ],
+  );
   ring.leaveCritical();
   const order = awaitOrder(ring, port);
   if (order === null) return port.close();

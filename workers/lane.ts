@@ -25,11 +25,14 @@ export default async function lane(start: LaneStart): Promise<void> {
 
   enterLaneThread(start.laneThreads);
   ring.enterCritical();
-  const native = await import('./native-library.js');
-  const opening = await import('./open-library.js');
-  const { CallFrame } = await import('./call-frame.js');
-  const { NativeCall } = await import('./native-call.js');
-  const { noteCallMemory } = await import('./call-memory.js');
+  // At once: each import waits for its files several times.
+  const [native, opening, { CallFrame }, { NativeCall }, { noteCallMemory }] = await Promise.all([
+    import('./native-library.js'),
+    import('./open-library.js'),
+    import('./call-frame.js'),
+    import('./native-call.js'),
+    import('./call-memory.js'),
+  ]);
   ring.leaveCritical();
   const order = awaitOrder(ring, port);
   if (order === null) return port.close();
