@@ -9,6 +9,8 @@ import { run } from './tools.js';
 
 const sourcesDir = join(packageRoot, 'test', 'real', 'native');
 const includeDir = join(packageRoot, 'include');
+/** What handlers in Rust include. */
+const rustInterface = join(packageRoot, 'fixtures', 'handler.rs');
 const outputDir = join(packageRoot, 'dist', 'real');
 
 export type Build = 1 | 2;
@@ -95,7 +97,11 @@ async function isFresh(path: string): Promise<boolean> {
   const made = await modifiedMs(path);
   if (made === null) return false;
   const names = await readdir(sourcesDir, { recursive: true });
-  const inputs = [...names.map((name) => join(sourcesDir, name)), join(includeDir, 'handler.h')];
+  const inputs = [
+    ...names.map((name) => join(sourcesDir, name)),
+    join(includeDir, 'handler.h'),
+    rustInterface,
+  ];
   const times = await Promise.all(inputs.map(modifiedMs));
   return times.every((time) => time !== null && time < made);
 }

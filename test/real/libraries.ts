@@ -39,27 +39,26 @@ function openssl(cipher: string, keyBytes: number, ivBytes: number, ...more: str
   return ['openssl', 'enc', `-${cipher}`, '-K', key, '-iv', iv, ...more];
 }
 
+/** What holds for most. */
+const common = { requests: text, inThreads: 'unloaded', warnings: [] } as const;
+
+const ownCode = { ...common, judge: sameCode, agrees: asProgram } as const;
+
 const zlib = {
+  ...common,
   judge: '`gzip -dc`',
-  requests: text,
   agrees: readsBack('gzip', '-dc'),
-  inThreads: 'unloaded',
-  warnings: [],
 } as const;
 
 const crypto = {
+  ...common,
   judge: '`openssl enc`',
-  requests: text,
   agrees: prints(...openssl('aes-256-cbc', 32, 16)),
-  inThreads: 'unloaded',
-  warnings: [],
 } as const;
 
 const rust = {
-  judge: sameCode,
+  ...ownCode,
   needs: [gcc, { package: 'rustc', program: 'rustc' }],
-  requests: text,
-  agrees: asProgram,
   inThreads: 'swept',
   reason: /thread-local/,
   dependencies: ['libc.so.6'],
@@ -67,6 +66,7 @@ const rust = {
 
 export const libraries: readonly Library[] = [
   {
+    ...common,
     name: 'zstd',
     title: 'Zstandard, compresses',
     needs: [
@@ -76,13 +76,11 @@ export const libraries: readonly Library[] = [
     ],
     source: { language: 'c', file: 'zstd.c', flags: ['-lzstd'] },
     judge: '`zstd -dc`',
-    requests: text,
     agrees: readsBack('zstd', '-dc'),
-    inThreads: 'unloaded',
     dependencies: ['libzstd.so.1'],
-    warnings: [],
   },
   {
+    ...common,
     name: 'webp',
     binding: 'default',
     title: 'WebP, decodes',
@@ -103,11 +101,10 @@ export const libraries: readonly Library[] = [
       return { usual, large };
     },
     agrees: prints('dwebp', '-quiet', '-pam', FILE, '-o', '-'),
-    inThreads: 'unloaded',
     dependencies: ['libwebp.so.7'],
-    warnings: [],
   },
   {
+    ...common,
     name: 'sqlite',
     title: 'SQLite, runs a script',
     needs: [
@@ -119,11 +116,10 @@ export const libraries: readonly Library[] = [
     judge: '`sqlite3`',
     requests: async () => ({ usual: sql(USUAL_BYTES), large: sql(LARGE_BYTES) }),
     agrees: prints('sqlite3', '-init', '/dev/null', ':memory:'),
-    inThreads: 'unloaded',
     dependencies: ['libsqlite3.so.0'],
-    warnings: [],
   },
   {
+    ...common,
     name: 'libxml2',
     title: 'libxml2, makes XML canonical',
     needs: [
@@ -135,11 +131,10 @@ export const libraries: readonly Library[] = [
     judge: '`xmllint --c14n`',
     requests: async () => ({ usual: xml(USUAL_BYTES), large: xml(LARGE_BYTES) }),
     agrees: prints('xmllint', '--c14n', FILE),
-    inThreads: 'unloaded',
     dependencies: ['libxml2.so.2'],
-    warnings: [],
   },
   {
+    ...common,
     name: 'cmark',
     binding: 'default',
     title: 'cmark, renders Markdown',
@@ -152,9 +147,7 @@ export const libraries: readonly Library[] = [
     judge: '`cmark`',
     requests: async () => ({ usual: markdown(USUAL_BYTES), large: markdown(LARGE_BYTES) }),
     agrees: prints('cmark', FILE),
-    inThreads: 'unloaded',
     dependencies: ['libcmark.so.0.30.2'],
-    warnings: [],
   },
   {
     ...zlib,
@@ -209,6 +202,7 @@ export const libraries: readonly Library[] = [
     warnings: ['forbidden-calls'],
   },
   {
+    ...common,
     name: 'plugin',
     binding: 'own',
     title: 'libcrypto that opens its `legacy` provider, encrypts',
@@ -223,64 +217,49 @@ export const libraries: readonly Library[] = [
       flags: ['-DCIPHER="BF-CBC"', '-DPROVIDER="legacy"', '-lcrypto'],
     },
     judge: '`openssl enc -provider legacy`',
-    requests: text,
     agrees: prints(...openssl('bf-cbc', 16, 8, '-provider', 'legacy', '-provider', 'default')),
-    inThreads: 'unloaded',
     dependencies: ['libcrypto.so.3'],
-    warnings: [],
   },
   {
+    ...ownCode,
     name: 'openmp',
     binding: 'default',
     title: 'OpenMP, counts bytes',
     needs: [gcc],
     source: { language: 'c', file: 'openmp.c', flags: ['-fopenmp'] },
-    judge: sameCode,
-    requests: text,
-    agrees: asProgram,
-    inThreads: 'unloaded',
     dependencies: ['libgomp.so.1'],
-    warnings: [],
   },
   {
+    ...ownCode,
     name: 'pool',
     binding: 'default',
     title: 'C++: pool of threads with thread-locals, locale, streams, regular expressions',
     needs: [gxx],
     source: { language: 'c++', file: 'pool.cc', flags: ['-pthread'] },
-    judge: sameCode,
-    requests: text,
-    agrees: asProgram,
-    inThreads: 'unloaded',
     dependencies: ['libstdc++.so.6'],
     // Those of its own threads, which hold nothing once they are joined.
     warnings: ['thread-local-destructors'],
     says: /^pool [12] starts$/,
   },
   {
+    ...ownCode,
     name: 'thread_local',
     binding: 'default',
     title: 'C++: a thread-local of the lane with a destructor',
     needs: [gxx],
     source: { language: 'c++', file: 'thread_local.cc' },
-    judge: sameCode,
-    requests: text,
-    agrees: asProgram,
     inThreads: 'swept',
     reason: /thread-local/,
     dependencies: ['libstdc++.so.6'],
     warnings: ['thread-local-destructors'],
   },
   {
+    ...ownCode,
     name: 'fortran',
     binding: 'default',
     title: 'Fortran, multiplies matrices',
     needs: [gcc, { package: 'gfortran', program: 'gfortran' }],
     source: { language: 'fortran', file: 'fortran.f90' },
-    judge: sameCode,
-    requests: text,
-    agrees: asProgram,
-    inThreads: 'unloaded',
     dependencies: ['libgfortran.so.5'],
     // gfortran hides nothing of a module.
     warnings: ['exports'],
@@ -304,15 +283,13 @@ export const libraries: readonly Library[] = [
     warnings: ['thread-local-destructors', 'threads-without-shutdown'],
   },
   {
+    ...ownCode,
     name: 'go',
     binding: 'default',
     panic: { request: 'do panic', error: { code: 5, message: 'a panic in Go' } },
     title: 'Go, counts words',
     needs: [gcc, { package: 'golang-go', program: 'go' }],
     source: { language: 'go', directory: 'go' },
-    judge: sameCode,
-    requests: text,
-    agrees: asProgram,
     inThreads: 'stays',
     reason: /Go/,
     dependencies: ['libc.so.6'],

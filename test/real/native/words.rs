@@ -1,55 +1,20 @@
 //! Counts words, with a thread-local of the lane's thread that has a destructor, and environment variables, which Rust
 //! reads from libc's `environ`. A panic is caught where the program unwinds; compiled with `panic=abort` there is nothing
-//! to catch. The structs are those of include/handler.h.
+//! to catch.
 
+#[path = "../../../fixtures/handler.rs"]
+mod handler;
+
+use handler::{Description, Request, Response, OK};
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::os::raw::{c_char, c_void};
+use std::os::raw::c_void;
 use std::panic::{catch_unwind, set_hook, UnwindSafe};
-use std::ptr;
 
-#[repr(C)]
-pub struct Request {
-    struct_size: u32,
-    reserved: u32,
-    data: *const u8,
-    length: u64,
-}
+static DESCRIPTION: Description = Description::new("words\0", concat!(env!("BUILD"), "\0"));
 
-#[repr(C)]
-pub struct Response {
-    struct_size: u32,
-    reserved: u32,
-    data: *mut u8,
-    capacity: u64,
-    length: u64,
-    owner: *mut c_void,
-}
-
-#[repr(C)]
-pub struct Description {
-    struct_size: u32,
-    reserved: u32,
-    name: *const c_char,
-    version: *const c_char,
-    description: *const c_char,
-}
-
-// Plain pointers to constants.
-unsafe impl Sync for Description {}
-
-static DESCRIPTION: Description = Description {
-    struct_size: 32,
-    reserved: 0,
-    name: concat!("words", "\0").as_ptr() as *const c_char,
-    version: concat!(env!("BUILD"), "\0").as_ptr() as *const c_char,
-    description: ptr::null(),
-};
-
-const OK: i32 = 0;
 const PANICKED: i32 = 5;
-const RESPONSE_TOO_LARGE: i32 = -2147483001;
 
 thread_local! {
     static COUNTS: RefCell<BTreeMap<String, u64>> = RefCell::new(BTreeMap::new());
@@ -72,11 +37,6 @@ fn serve(request: &[u8]) -> String {
     })
 }
 
-#[no_mangle]
-pub extern "C" fn handler_abi_version() -> u32 {
-    1
-}
-
 /// Panics are told by the errors that they become, and not on standard error as well.
 #[no_mangle]
 pub extern "C" fn handler_init(_context: *const c_void, _response: *mut Response) -> i32 {
@@ -97,7 +57,7 @@ pub unsafe extern "C" fn handler_entry(
     request: &Request,
     response: &mut Response,
 ) -> i32 {
-    let bytes = std::slice::from_raw_parts(request.data, request.length as usize);
+    let bytes = request.bytes();
     answer(response, || serve(bytes).into_bytes())
 }
 
@@ -107,12 +67,7 @@ unsafe fn answer(response: &mut Response, serve: impl FnOnce() -> Vec<u8> + Unwi
         Ok(reply) => (OK, reply),
         Err(panic) => (PANICKED, message_of(panic)),
     };
-    response.length = bytes.len() as u64;
-    if response.length > response.capacity {
-        return RESPONSE_TOO_LARGE;
-    }
-    ptr::copy_nonoverlapping(bytes.as_ptr(), response.data, bytes.len());
-    code
+    response.write(&bytes, code)
 }
 
 fn message_of(panic: Box<dyn Any + Send>) -> Vec<u8> {
