@@ -14,6 +14,7 @@ import type { KnownVersion } from './versions.js';
 /** From the end of one change to the next, on average. What costs most in the soak is loading libraries. */
 const CHANGE_EVERY_MS = 5000;
 const MOST_SHORT_DRAIN_MS = 30;
+const CLOSED = { code: 'ERR_HANDLER_CLOSED' };
 
 export class Operator {
   readonly #endpoint: SoakEndpoint;
@@ -58,9 +59,12 @@ export class Operator {
   }
 
   async #replace(change: Change, library: Library): Promise<void> {
-    const { kind, registry, ledger, versions } = this.#endpoint;
+    const { kind, registry, ledger, versions, model, closing } = this.#endpoint;
+    if (closing.aborted) return;
     const before = activeOf(this.#endpoint);
     const old = before === undefined ? undefined : versions.of(before);
+    ledger.step(kind.id, `${change} of ${library}`);
+    model.attempts += 1;
     const threads = this.#random.int(1, kind.options.threads ?? 1);
     const options = { ...kind.options, threads };
     const path = fixture(library);
@@ -78,11 +82,18 @@ export class Operator {
         ({ drained } = await registry.swapGraceful(kind.id, path, drainTimeoutMs, options));
       }
     } catch (error) {
+      if (closing.aborted && hasFields(error, CLOSED)) return;
       return this.#problem(`${change} of ${library} failed: ${String(error)}`);
     }
     const after = activeOf(this.#endpoint);
+    // Closed in the very turn in which it became active.
+    if (closing.aborted && after === undefined) return;
     if (after === undefined || after === before || after.path !== path) {
       this.#problem(`${change} of ${library} has not made it the active version`);
+    }
+    if (after !== undefined) {
+      const problem = model.replaced({ handler: after, known: versions.of(after) }, threads);
+      if (problem !== null) this.#problem(problem);
     }
     ledger.changes.add(change);
     if (before !== undefined && old !== undefined && drained !== undefined) {
@@ -91,16 +102,21 @@ export class Operator {
   }
 
   async #failToLoad(): Promise<void> {
-    const { kind, registry, ledger, broken } = this.#endpoint;
+    const { kind, registry, ledger, broken, model, closing } = this.#endpoint;
+    if (closing.aborted) return;
     const { what, path, options, error } = this.#random.pick(broken);
     const before = activeOf(this.#endpoint);
+    ledger.step(kind.id, `refused: ${what}`);
+    model.attempts += 1;
     const how = this.#random.pick(['swap', 'loadFrom'] as const);
     const refused: unknown = await registry[how](kind.id, path, options).then(
       () => 'it was loaded',
       (reason: unknown) => reason,
     );
+    if (closing.aborted && hasFields(refused, CLOSED)) return;
     if (!hasFields(refused, error)) this.#problem(`${what}: ${String(refused)}`);
-    if (activeOf(this.#endpoint) !== before) this.#problem(`${what} changed what is active`);
+    const unchanged = closing.aborted ? undefined : before;
+    if (activeOf(this.#endpoint) !== unchanged) this.#problem(`${what} changed what is active`);
     ledger.changes.add(`refused: ${what}`);
   }
 
@@ -113,7 +129,8 @@ export class Operator {
   }
 
   #unload(drainTimeoutMs: number | undefined): Promise<DrainReport> | undefined {
-    const { kind, registry, ledger, versions } = this.#endpoint;
+    const { kind, registry, ledger, versions, model, closing } = this.#endpoint;
+    if (closing.aborted) return undefined;
     const before = activeOf(this.#endpoint);
     if (before === undefined) {
       this.#problem('nothing is loaded');
@@ -121,6 +138,8 @@ export class Operator {
     }
     const old = versions.of(before);
     if (drainTimeoutMs !== undefined) old.mayDrop.add('unload').add('drain-timeout');
+    ledger.step(kind.id, `unload within ${drainTimeoutMs ?? 'the default'} ms`);
+    model.unloaded();
     const drained = registry.unload(
       kind.id,
       drainTimeoutMs === undefined ? {} : { drainTimeoutMs },

@@ -2,9 +2,11 @@
 
 import type { HandlerRegistry, LoadedHandler } from '../../src/index.js';
 import type { Broken } from './broken.js';
+import type { Forks } from './forks.js';
 import type { Kind } from './kinds.js';
 import type { Ledger } from './ledger.js';
-import type { Payloads } from './payloads.js';
+import type { EndpointModel } from './model.js';
+import { MAX_PAYLOAD_BYTES, type Payloads } from './payloads.js';
 import type { Random } from './random.js';
 import type { Versions } from './versions.js';
 
@@ -13,15 +15,24 @@ export interface SoakEndpoint {
   /** Choices of a part of it: each has its own. */
   readonly random: (part: string) => Random;
   readonly registry: HandlerRegistry;
+  /** What it must be like. */
+  readonly model: EndpointModel;
   readonly versions: Versions;
   readonly ledger: Ledger;
   readonly payloads: Payloads;
+  readonly forks: Forks;
   readonly broken: readonly Broken[];
   /** Aborted when nothing new is to be begun. */
   readonly stop: AbortSignal;
+  /** Aborted when the registry is closed, in the middle of everything. */
+  readonly closing: AbortSignal;
 }
 
 /** The active version, if there is one. */
 export function activeOf({ registry, kind }: SoakEndpoint): LoadedHandler | undefined {
   return registry.get(kind.id);
+}
+
+export function maxPayloadBytesOf({ kind }: SoakEndpoint): number {
+  return kind.options.maxPayloadBytes ?? MAX_PAYLOAD_BYTES;
 }

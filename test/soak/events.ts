@@ -3,8 +3,9 @@
 import type { Worker } from 'node:worker_threads';
 import type { HandlerRegistry, RegistryEvents } from '../../src/index.js';
 import { isPrepareThread } from '../../src/library/prepare/prepare-thread.js';
+import type { VersionIdentity } from '../../src/request-errors.js';
 import { kinds } from './kinds.js';
-import type { Ledger } from './ledger.js';
+import { Counts, type Ledger } from './ledger.js';
 
 const COUNTED = [
   'loaded',
@@ -24,23 +25,29 @@ const COUNTED = [
 ] as const satisfies (keyof RegistryEvents)[];
 
 export interface EventWatch {
-  /** Lanes (worker threads) that were started. */
-  readonly started: number;
+  /** Lanes of an endpoint that were lost or got stuck, so far. */
+  troublesOf(endpoint: string): number;
   /** Compares events and statistics with the ledger, while nothing goes on. */
   audit(): void;
-  /** Every version that was loaded is gone. */
+  /** Every version that was loaded is gone, in this registry and the ones before. */
   auditClosed(): void;
   done(): void;
 }
 
 export function watchEvents(registry: HandlerRegistry, ledger: Ledger): EventWatch {
   const { events, outcomes } = ledger;
-  let started = 0;
+  const troubles = new Counts();
   const onWorker = (worker: Worker) => {
-    if (!isPrepareThread(worker)) started += 1;
+    if (!isPrepareThread(worker)) ledger.lanesStarted += 1;
   };
   process.on('worker', onWorker);
   for (const event of COUNTED) registry.on(event, () => events.add(event));
+  for (const event of ['laneExited', 'laneStuck', 'crashLoop'] as const) {
+    registry.on(event, ({ endpoint, version }: VersionIdentity) => {
+      troubles.add(endpoint);
+      ledger.step(`${endpoint}@${version}`, event);
+    });
+  }
   registry.on('shed', ({ error }) => ledger.shed.add(error));
   registry.on('laneStuck', ({ endpoint, killed }) => {
     const inProcess = kinds.find(({ id }) => id === endpoint)?.options.isolation === 'process';
@@ -57,9 +64,7 @@ export function watchEvents(registry: HandlerRegistry, ledger: Ledger): EventWat
   };
   const exits = () => events.of('laneExited');
   return {
-    get started() {
-      return started;
-    },
+    troublesOf: (endpoint) => troubles.of(endpoint),
     audit() {
       const timeouts =
         outcomes.of('ERR_HANDLER_TIMEOUT (queued)') + outcomes.of('ERR_HANDLER_TIMEOUT (running)');

@@ -1,7 +1,8 @@
 /** What is asked of each fixture, and what it must reply. */
 
 import type { HandlerResponse, RequestContext, RequestPayload } from '../../src/index.js';
-import { MAX_PAYLOAD_BYTES, type Payloads, pattern, payloadBytes } from './payloads.js';
+import type { Forks } from './forks.js';
+import { type Payloads, pattern, payloadBytes } from './payloads.js';
 import type { Random } from './random.js';
 import type { KnownVersion } from './versions.js';
 
@@ -21,12 +22,16 @@ export interface Call {
   readonly error?: Readonly<Record<string, unknown>>;
   /** Whether it ends the process that it runs in. */
   readonly crashes?: boolean;
+  /** Instead of the caller's own. */
+  readonly signal?: AbortSignal;
 }
 
 /** What a handler's requests are made of. */
 export interface Surroundings {
   readonly random: Random;
   readonly payloads: Payloads;
+  readonly forks: Forks;
+  readonly maxPayloadBytes: number;
   /** The version that the request will go to. */
   readonly version: KnownVersion;
 }
@@ -55,10 +60,9 @@ const failed = (handlerCode: number, handlerMessage: string) => ({
 
 /** Echoes with something before it. */
 function echoing(prefix: string): Handler {
-  return ({ random, payloads }) => {
-    if (random.chance(0.005)) return tooLarge;
-    if (random.chance(0.005)) return noPayload;
-    const { request, expected, sent } = payloads.make(random);
+  return ({ random, payloads, maxPayloadBytes }) => {
+    if (random.chance(0.005)) return tooLarge(maxPayloadBytes + 1);
+    const { request, expected, sent } = payloads.make(random, maxPayloadBytes);
     const wanted = prefix === '' ? expected : Buffer.concat([Buffer.from(prefix), expected]);
     return { request, sent, check: bytes(wanted) };
   };
@@ -86,27 +90,22 @@ const crash = (how: Crash, request: string = how): Call => ({
   crashes: true,
 });
 
-const tooLarge: Call = {
-  request: new Uint8Array(MAX_PAYLOAD_BYTES + 1),
-  error: { code: 'ERR_HANDLER_PAYLOAD_TOO_LARGE', actualBytes: MAX_PAYLOAD_BYTES + 1 },
-};
-
-const noPayload: Call = {
-  request: Promise.resolve('not awaited'),
-  error: { code: 'ERR_HANDLER_INVALID_REQUEST' },
-};
+const tooLarge = (actualBytes: number): Call => ({
+  request: new Uint8Array(actualBytes),
+  error: { code: 'ERR_HANDLER_PAYLOAD_TOO_LARGE', actualBytes },
+});
 
 /** Replies with as many bytes of the pattern as it is asked for, one time in fifty with more than it may. */
 function patterned(): Handler {
-  return ({ random }) => {
+  return ({ random, maxPayloadBytes }) => {
     if (random.chance(0.02)) {
-      const actualBytes = MAX_PAYLOAD_BYTES + random.int(1, 1000);
+      const actualBytes = maxPayloadBytes + random.int(1, 1000);
       return {
         request: `${actualBytes}`,
         error: { code: 'ERR_HANDLER_RESPONSE_TOO_LARGE', actualBytes },
       };
     }
-    const length = payloadBytes(random);
+    const length = payloadBytes(random, maxPayloadBytes);
     return { request: `${length}`, check: bytes(pattern.subarray(0, length)) };
   };
 }
@@ -116,10 +115,10 @@ export const handlers = {
   echo: echoing(''),
   version_a: echoing('A:'),
   version_b: echoing('B:'),
-  cpp: ({ random, payloads }) => {
+  cpp: ({ random, payloads, maxPayloadBytes }) => {
     if (random.chance(0.1))
       return { request: 'throw', error: failed(5, 'thrown inside the handler') };
-    const { request, expected, sent } = payloads.make(random);
+    const { request, expected, sent } = payloads.make(random, maxPayloadBytes);
     return { request, sent, check: bytes(Buffer.from(expected).reverse()) };
   },
   in_place: patterned(),
@@ -176,8 +175,8 @@ export const handlers = {
       ? crash('segv', 'do segv')
       : { request: 'answered', check: text('answered') },
   // Each process begins anew, and none is this one.
-  own_process: ({ random, version }) => {
-    switch (random.weighted({ count: 45, pid: 45, env: 5, leak: 5 })) {
+  own_process: ({ random, version, forks }) => {
+    switch (random.weighted({ count: 45, pid: 45, env: 5, leak: 4, orphan: 1 })) {
       case 'count':
         return { request: 'count', check: number(1, version.requests) };
       case 'pid':
@@ -191,20 +190,35 @@ export const handlers = {
         return { request: 'env PATH', check: text('(not set)') };
       case 'leak':
         return { request: `leak ${LEAK_MIB}`, check: text('leaked') };
+      // A process that it has forked lives on, and holds all that the lane had open.
+      case 'orphan':
+        return crash('abort', `orphan ${forks.path(random)}`);
     }
   },
 } as const satisfies Record<string, Handler>;
 
 /** Calls that go on although nobody waits for them any more. */
-const longCalls: Partial<Record<Library, (random: Random, mostMs: number) => Call>> = {
-  sleep: (random, mostMs) => ({ request: `${random.int(200, mostMs)}`, check: text('slept') }),
+const longCalls: Partial<Record<Library, (surroundings: Surroundings, mostMs: number) => Call>> = {
+  sleep: ({ random }, mostMs) => ({
+    request: `${random.int(200, mostMs)}`,
+    check: text('slept'),
+  }),
   // For ever: that it is killed is its only end.
   dies: () => ({ request: 'loop' }),
+  // Killed, too, unless what it has forked ends before.
+  own_process: ({ random, forks }) => ({
+    request: `fork ${forks.path(random)}`,
+    check: text('released'),
+  }),
 };
 
 /** A call of `library` that its caller gives up, if it has such. */
-export function longCall(library: Library, random: Random, mostMs: number): Call | undefined {
-  return longCalls[library]?.(random, mostMs);
+export function longCall(
+  library: Library,
+  surroundings: Surroundings,
+  mostMs: number,
+): Call | undefined {
+  return longCalls[library]?.(surroundings, mostMs);
 }
 
 export type Library = keyof typeof handlers;

@@ -2,6 +2,7 @@
 
 import type { EndpointOptions } from '../../src/index.js';
 import type { Library } from './handlers.js';
+import { LARGEST_PAYLOAD_BYTES } from './payloads.js';
 
 export type Change = 'swap' | 'swapGraceful' | 'shortDrain' | 'load' | 'broken' | 'reload';
 
@@ -22,6 +23,10 @@ export interface Kind {
   readonly bursts?: { readonly share: number; readonly requests: number };
   /** A call that goes on for so long although nobody waits for it any more. */
   readonly stuckCalls?: { readonly share: number; readonly mostMs: number };
+  /** From one process of a lane that is killed from outside to the next, on average. */
+  readonly killEveryMs?: number;
+  /** Whether callers look at a response once more later, and give its memory back. */
+  readonly keeps?: boolean;
   /** Whether there may be no room for requests, and whether every lane may be stuck. */
   readonly floods?: boolean;
   readonly sticks?: boolean;
@@ -53,6 +58,37 @@ const all: readonly Kind[] = [
     timeouts: { share: 0.02, mostMs: 20 },
     aborts: { share: 0.05, mostMs: 5 },
     bursts: { share: 0.02, requests: 16 },
+    changes: ALL,
+  },
+  {
+    id: 'media',
+    trouble: 'payloads of 64 KiB to 12 MiB, of which some have to wait for memory',
+    libraries: ['echo', 'in_place', 'large_response', 'cpp'],
+    options: { threads: 2, maxPayloadBytes: LARGEST_PAYLOAD_BYTES },
+    callers: 3,
+    pauseMs: 120,
+    timeouts: { share: 0.05, mostMs: 100 },
+    aborts: { share: 0.05, mostMs: 50 },
+    bursts: { share: 0.05, requests: 6 },
+    keeps: true,
+    changes: ALL,
+  },
+  {
+    id: 'media-isolated',
+    trouble: 'the same in processes, which are killed at any time',
+    libraries: ['echo', 'in_place', 'large_response'],
+    options: {
+      isolation: 'process',
+      threads: 1,
+      maxPayloadBytes: LARGEST_PAYLOAD_BYTES,
+      cancelGraceMs: 500,
+    },
+    callers: 2,
+    pauseMs: 150,
+    aborts: { share: 0.05, mostMs: 50 },
+    bursts: { share: 0.05, requests: 6 },
+    killEveryMs: 2500,
+    keeps: true,
     changes: ALL,
   },
   {
@@ -115,7 +151,7 @@ const all: readonly Kind[] = [
   {
     id: 'crashes',
     trouble:
-      'processes that crash, are killed for a stuck call, and are replaced for their requests, age and memory',
+      'processes that crash, are killed at any time and for a stuck call, leave forked ones behind, and are replaced for their requests, age and memory',
     libraries: ['dies', 'own_process'],
     options: {
       isolation: 'process',
@@ -133,6 +169,7 @@ const all: readonly Kind[] = [
     aborts: { share: 0.1, mostMs: 20 },
     bursts: { share: 0.02, requests: 16 },
     stuckCalls: { share: 0.02, mostMs: Number.POSITIVE_INFINITY },
+    killEveryMs: 1000,
     changes: ALL,
   },
   {
@@ -142,6 +179,7 @@ const all: readonly Kind[] = [
     options: { isolation: 'process', threads: 2, crashLoopAfter: 3 },
     callers: 3,
     pauseMs: 80,
+    killEveryMs: 2500,
     changes: ALL,
   },
 ];

@@ -2,6 +2,8 @@
 
 /** With more, the report would be unreadable, and memory would not be back at its baseline. */
 const MOST_PROBLEMS = 50;
+/** So many steps before the first problem are kept. */
+const MOST_STEPS = 60;
 
 export class Counts {
   readonly #counts = new Map<string, number>();
@@ -35,8 +37,17 @@ export class Ledger {
   wrong = 0;
   /** Response bytes that were compared. */
   verifiedBytes = 0;
-  /** Requests that were to end the process they run in. */
+  /** Requests that were to end the process they run in, and processes that were killed from outside. */
   crashing = 0;
+  /** Processes of lanes that were killed from outside. */
+  killedFromOutside = 0;
+  /** Requests that were accepted and taken away. */
+  dropped = 0;
+  /** Worker threads of lanes that were started. */
+  lanesStarted = 0;
+  /** Times that what the engine says of itself was compared with the model, and figures that were. */
+  audits = 0;
+  compared = 0;
   /** Errors of requests that were refused at the door, as events tell them; and how many of them callers got. */
   readonly shed = new WeakSet<object>();
   shedSeen = 0;
@@ -52,6 +63,8 @@ export class Ledger {
   /** How often each problem was found. */
   readonly problems = new Counts();
   #latestMs = 0;
+  readonly #steps: string[] = [];
+  #stepsBefore: readonly string[] | null = null;
 
   /** Sent and not settled. */
   get outstanding(): number {
@@ -67,8 +80,21 @@ export class Ledger {
     this.#latestMs = Math.max(this.#latestMs, lateMs);
   }
 
+  /** Notes what is done, for the case that something goes wrong. */
+  step(where: string, what: string): void {
+    const seconds = (performance.now() / 1000).toFixed(3);
+    this.#steps.push(`${seconds.padStart(9)} s  ${where}: ${what}`);
+    if (this.#steps.length > MOST_STEPS) this.#steps.shift();
+  }
+
+  /** What was done before the first problem. */
+  get stepsBefore(): readonly string[] {
+    return this.#stepsBefore ?? [];
+  }
+
   /** The same problem is kept once. */
   problem(where: string, what: string): void {
+    this.#stepsBefore ??= [...this.#steps];
     const text = `${where}: ${what}`;
     const full = Object.keys(this.problems.toJSON()).length >= MOST_PROBLEMS;
     this.problems.add(full && this.problems.of(text) === 0 ? 'further problems' : text);

@@ -9,7 +9,8 @@ const REDRAW_MS = 250;
 const LINE_EVERY_MS = 10_000;
 
 export interface Showing {
-  readonly registry: HandlerRegistry;
+  /** The registry that is open now. */
+  readonly registry: () => HandlerRegistry;
   readonly ledger: Ledger;
   readonly totalMs: number;
   readonly startedMs: number;
@@ -40,7 +41,9 @@ function drawLine(showing: Showing): () => void {
 
 function state({ registry, ledger }: Showing): string {
   const rss = short(process.memoryUsage.rss(), 'bytes');
-  const versions = registry.stats().endpoints.flatMap(({ versions }) => versions);
+  const versions = registry()
+    .stats()
+    .endpoints.flatMap(({ versions }) => versions);
   const processes = versions.reduce((sum, { processIds }) => sum + processIds.length, 0);
   return [
     `${ledger.sent} requests`,

@@ -7,6 +7,8 @@ import { kinds } from './kinds.js';
 export interface SoakOptions {
   minutes: number;
   seed: number;
+  /** How long an endpoint may be without an answer, or refuse, for no reason. */
+  patienceSeconds: number;
   /** Ids of the endpoints that take part. */
   only: readonly string[];
   json: boolean;
@@ -16,16 +18,19 @@ export interface SoakOptions {
 
 const MOST_MINUTES = 7 * 24 * 60;
 const MOST_SEED = 2 ** 32 - 1;
+const PATIENCE_SECONDS = 10;
 const ids = kinds.map(({ id }) => id);
 
 export const usage = `Usage: npm run soak [-- options]
 
 Sends requests to several endpoints at once while libraries are swapped, refused, unloaded and loaded again, callers give up,
-calls time out, get stuck and find no room, and processes crash, are killed and are recycled (Linux); verifies every answer, and that nothing
-is left at the end. What a crashing process prints is printed.
+calls time out, get stuck and find no room, processes crash, are killed and are recycled (Linux), and the registry is closed in the middle of it
+and opened again; verifies every answer, compares all that the registry says of itself with a model, and looks whether an endpoint is wedged and
+whether anything is left. What a crashing process prints is printed.
 
   --minutes N    how long the load lasts, 0.01 to ${MOST_MINUTES} (default: 1); growth of memory is judged from half a minute on
   --seed N       0 to ${MOST_SEED}: the same choices again, though not the same times (default: another each run)
+  --patience S   how many seconds an endpoint may refuse or answer nothing, for no reason, before it counts as wedged (default: ${PATIENCE_SECONDS})
   --only IDS     endpoints that take part, separated by commas (default: all)
                  ${ids.join(', ')}
   --json         print the report as JSON
@@ -54,6 +59,7 @@ export function parseOptions(args: readonly string[]): SoakOptions | 'help' {
   return {
     minutes: number('--minutes', values.minutes, 0.01, MOST_MINUTES) ?? 1,
     seed,
+    patienceSeconds: number('--patience', values.patience, 0.1, 3600) ?? PATIENCE_SECONDS,
     only,
     json: values.json ?? false,
     report: values.report,
@@ -67,6 +73,7 @@ function parse(args: readonly string[]) {
       options: {
         minutes: { type: 'string' },
         seed: { type: 'string' },
+        patience: { type: 'string' },
         only: { type: 'string' },
         json: { type: 'boolean' },
         report: { type: 'string' },

@@ -7,6 +7,7 @@ import { short } from '../../bench/harness/units.js';
 import { kinds } from './kinds.js';
 import type { Counts } from './ledger.js';
 import { LEAST_ROUNDS } from './memory.js';
+import { PER_SECOND } from './round.js';
 import type { SoakResult } from './run.js';
 
 export function hasPassed({ ledger, lost }: SoakResult): boolean {
@@ -31,15 +32,20 @@ function tables(result: SoakResult): Table[] {
         ['lost: sent and not settled', count(result.lost)],
         ['wrong: ended as they must not', count(ledger.wrong)],
         ['response bytes verified', short(ledger.verifiedBytes, 'bytes')],
+        [
+          'compared with the model',
+          `${count(ledger.audits)} times, ${count(ledger.compared)} figures`,
+        ],
         ['latest timeout', `${short(ledger.latestTimeoutMs, 'ms')} after the deadline`],
         [
           'main thread',
           `${short(loop.loopBusy * 100, '%')} busy, delayed ${short(loop.loopDelayP99Ms, 'ms')} at p99, ${short(loop.loopDelayMaxMs, 'ms')} at most`,
         ],
         ['CPU, lanes included', `${short((result.cpuSeconds / seconds) * 100, '%')} of a core`],
-        ['lanes started', count(result.lanesStarted)],
+        ['lanes started', count(ledger.lanesStarted)],
         ['lanes that crashed', count(ledger.events.of('laneExited'))],
         ['lanes killed for a stuck call', count(ledger.killed)],
+        ['lanes killed from outside', count(ledger.killedFromOutside)],
         ['lanes recycled', count(ledger.events.of('laneRecycled'))],
       ],
     },
@@ -99,9 +105,10 @@ const conclusion = (result: SoakResult) =>
 
 export function reportText(result: SoakResult): string {
   const found = problems(result).map((line) => `  ${line}`);
-  return [...tables(result).map(plainTable), [conclusion(result), ...found].join('\n')].join(
-    '\n\n',
-  );
+  const before = result.ledger.stepsBefore.map((line) => `  ${line}`);
+  const steps = before.length === 0 ? [] : ['', 'Before the first of them:', ...before];
+  const said = [conclusion(result), ...found, ...steps].join('\n');
+  return [...tables(result).map(plainTable), said].join('\n\n');
 }
 
 export function reportMarkdown(result: SoakResult): string {
@@ -113,7 +120,7 @@ export function reportMarkdown(result: SoakResult): string {
     `Written by \`npm run soak -- --minutes ${Math.round(result.seconds / 60)} --seed ${result.seed} --report docs/soak.md\`. Node ${node}, ${cores} cores (${cpu}), ${memoryGiB} GiB, ${system}, commit ${commit ?? 'unknown'}.`,
     `**${conclusion(result)}**`,
     ...problems(result).map((line) => `- ${line}`),
-    `Several endpoints serve at once, each with several callers and somebody who deploys to it. Everything is chosen at random from the seed. It goes in rounds, after each of which everything is unloaded. A request ends well only as its call, its version and what was done to it allow: a response has every byte verified and comes from the version that was active when it was sent; a timeout comes only if one was given, and not early; a request is dropped only if its version was swapped at once, unloaded or out of time; a count of calls comes only once; a crash ends only the request that caused it, and is told as it was; requests are refused for a crash loop only if so many that crash were sent. The registry's events, drain reports and statistics have to agree with what callers were told.`,
+    `Several endpoints serve at once, each with several callers and somebody who deploys to it. Everything is chosen at random from the seed. It goes in rounds, after each of which everything is unloaded. A request ends well only as its call, its version and what was done to it allow: a response has every byte verified and comes from the version that was active when it was sent; a timeout comes only if one was given, and not early; a request is dropped only if its version was swapped at once, unloaded or out of time; a count of calls comes only once; a crash ends only the request that caused it, and is told as it was; requests are refused for a crash loop only if so many that crash were sent. Views that are detached, shrink or grow, signals of other classes and what JSON would lose are among the requests. The registry's events, drain reports and statistics have to agree with what callers were told: ${PER_SECOND} times a second, every counter of every version is compared with a model that asks the engine for nothing. An endpoint that refuses, answers nothing or lacks lanes for ${result.patienceSeconds} s without a reason is a fault. After each round, threads, processes, descriptors, mapped libraries and files are back at what they were. In some rounds 50 endpoints are loaded at once, in some the registry is closed in the middle of everything.`,
     markdownTable({ columns: ['endpoint', 'trouble', 'libraries'], rows: endpoints }),
     ...tables(result).flatMap((table) => [
       `## ${table.title}`,
@@ -138,7 +145,10 @@ export function reportJson(result: SoakResult): string {
       changes,
       drains,
       events,
+      killedFromOutside: ledger.killedFromOutside,
+      compared: ledger.compared,
       problems: ledger.problems,
+      stepsBefore: ledger.stepsBefore,
     },
     null,
     2,

@@ -3,19 +3,30 @@
  * on, so what the process holds then can be compared.
  */
 
+import { setMaxListeners } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import { type EventLoopReport, watchEventLoop } from '../../bench/harness/event-loop.js';
 import { settledWithin } from '../../src/deferred.js';
 import type { HandlerRegistry } from '../../src/index.js';
+import { audit } from './audit.js';
 import { Operator } from './changes.js';
+import { crowdKinds, runCrowd } from './crowd.js';
 import type { SoakEndpoint } from './endpoint.js';
+import type { EventWatch } from './events.js';
+import { runKiller } from './kills.js';
 import type { Kind } from './kinds.js';
+import type { Model } from './model.js';
 import { Random } from './random.js';
 import { runCallers } from './traffic.js';
+import { WedgeWatch } from './wedges.js';
 
 /** Longest that what was begun may take when nothing new is begun any more: far more than any call, load or drain here. */
 const LAST_ONES_MS = 120_000;
 const QUIET_POLL_MS = 20;
+/** How often the registry is compared with its model. */
+export const PER_SECOND = 20;
+/** Closing takes as long as what goes on, or is cut short. */
+const CLOSE_MS = [150, 60_000];
 
 export interface RoundReport {
   /** Of load: its beginning and its end not included. */
@@ -24,40 +35,66 @@ export interface RoundReport {
   loop: EventLoopReport;
 }
 
-/** What all rounds share. */
-export interface Scene extends Omit<SoakEndpoint, 'kind' | 'random' | 'stop'> {
+/** What all rounds share, as long as the same registry is open. */
+export interface Scene
+  extends Omit<SoakEndpoint, 'kind' | 'random' | 'stop' | 'closing' | 'model'> {
   readonly kinds: readonly Kind[];
   readonly seed: number;
+  readonly model: Model;
+  readonly events: EventWatch;
+  readonly patienceMs: number;
 }
 
-/** The round with this number; `interrupted` ends its load early. */
+/** What is special about a round. */
+export interface Plan {
+  readonly round: number;
+  readonly durationMs: number;
+  /** Whether many endpoints are loaded at once. */
+  readonly crowd: boolean;
+  /** Whether the registry is closed in the middle of everything. */
+  readonly closes: boolean;
+}
+
+/** `interrupted` ends its load early. */
 export async function runRound(
-  { kinds, seed, ...shared }: Scene,
-  round: number,
-  durationMs: number,
+  scene: Scene,
+  { round, durationMs, crowd, closes }: Plan,
   interrupted: AbortSignal,
 ): Promise<RoundReport> {
-  const stopping = new AbortController();
-  const endpoints = kinds.map(
-    (kind): SoakEndpoint => ({
-      ...shared,
-      kind,
-      random: (part) => new Random(seed, `${round} ${kind.id} ${part}`),
-      stop: stopping.signal,
-    }),
-  );
+  const { kinds, seed, ledger } = scene;
+  const [stopping, closing] = [new AbortController(), new AbortController()];
+  // Everybody who pauses listens.
+  setMaxListeners(0, stopping.signal);
+  const signals = { stop: stopping.signal, closing: closing.signal };
+  const endpointOf = (kind: Kind): SoakEndpoint => ({
+    ...scene,
+    ...signals,
+    kind,
+    model: scene.model.of(kind.id),
+    random: (part) => new Random(seed, `${round} ${kind.id} ${part}`),
+  });
+  const endpoints = kinds.map(endpointOf);
   const operators = endpoints.map((endpoint) => new Operator(endpoint));
+  ledger.step('round', `${round + 1} begins`);
   await Promise.all(operators.map((operator) => operator.begin()));
   const startedMs = performance.now();
   const cpuBefore = process.cpuUsage();
   const watched = watchEventLoop();
-  const work = [...endpoints.map(runCallers), ...operators.map((operator) => operator.run())];
+  const unwatch = watchModel(scene, endpoints);
+  const random = new Random(seed, `${round}`);
+  const work = [
+    ...endpoints.map(runCallers),
+    ...endpoints.map(runKiller),
+    ...operators.map((operator) => operator.run()),
+  ];
+  if (crowd) work.push(runCrowd(crowdKinds.map(endpointOf), random.int(0, durationMs / 2)));
   const done = Promise.all(work);
   await Promise.race([
     pause(durationMs, undefined, { signal: interrupted }).catch(() => undefined),
     // Only a mistake of the soak itself ends it early.
     done,
   ]);
+  if (closes) await closeInTheMiddle(scene, closing, random.pick(CLOSE_MS));
   stopping.abort();
   const { user, system } = process.cpuUsage(cpuBefore);
   const report = {
@@ -66,19 +103,97 @@ export async function runRound(
     loop: watched(),
   };
   await settledWithin(done, LAST_ONES_MS);
+  // What is left now are calls that nobody waits for.
+  await until(() => scene.registry.stats().activeRequests === 0);
   await Promise.all(operators.map((operator) => operator.end()));
-  await untilQuiet(shared.registry);
+  scene.forks.endAll();
+  await until(() => isQuiet(scene));
+  unwatch();
+  for (const { handler } of scene.model.versions()) {
+    if (handler.state === 'retired') continue;
+    ledger.problem(`${handler.id}@${handler.version}`, `${handler.state} at the end of a round`);
+  }
+  ledger.step('round', `${round + 1} has ended`);
   return report;
 }
 
-/** Waits for native calls that nobody waits for any more, and for what drains with them. */
-async function untilQuiet(registry: HandlerRegistry): Promise<void> {
-  const endMs = performance.now() + LAST_ONES_MS;
-  for (;;) {
-    const { activeRequests, drainingCount } = registry.stats();
-    if (activeRequests + drainingCount === 0 || performance.now() > endMs) return;
-    await pause(QUIET_POLL_MS);
+/** Looks at everything until the function that it returns is called, which looks once more. */
+function watchModel(scene: Scene, endpoints: readonly SoakEndpoint[]): () => void {
+  const { registry, model, ledger, patienceMs } = scene;
+  const watches = endpoints.map((endpoint) => ({
+    endpoint,
+    watch: new WedgeWatch(patienceMs),
+  }));
+  const look = () => {
+    audit(registry, model, ledger);
+    for (const { endpoint, watch } of watches) lookAt(scene, endpoint, watch);
+  };
+  const timer = setInterval(look, 1000 / PER_SECOND);
+  return () => {
+    clearInterval(timer);
+    look();
+  };
+}
+
+function lookAt(
+  { events }: Scene,
+  { registry, kind, model, ledger }: SoakEndpoint,
+  watch: WedgeWatch,
+) {
+  const stats = registry.endpoint(kind.id).stats();
+  const active = stats?.versions.find(({ state }) => state === 'active');
+  const known = model.active?.known;
+  if (active === undefined || known === undefined) return;
+  const found = watch.look({
+    nowMs: performance.now(),
+    version: active.version,
+    threads: model.threads,
+    lanes: active.lanes,
+    refusing: active.refusing,
+    unsettled: known.unsettled,
+    ended: known.ended,
+    troubles: events.troublesOf(kind.id),
+  });
+  for (const symptom of found) {
+    const { version, lanes, refusing, queued, running, abandoned, processIds } = active;
+    const state = { version, lanes, refusing, queued, running, abandoned, processIds };
+    ledger.problem(kind.id, `wedged, it ${symptom}: ${JSON.stringify(state)}`);
   }
+}
+
+async function closeInTheMiddle(
+  { registry, model, ledger }: Scene,
+  closing: AbortController,
+  timeoutMs: number,
+): Promise<void> {
+  ledger.step('close', `within ${timeoutMs} ms`);
+  const droppedBefore = ledger.dropped;
+  const closed = registry.close({ timeoutMs });
+  closing.abort();
+  model.closed();
+  const { dropped, leftBehind } = await closed;
+  ledger.changes.add('closed in the middle');
+  const known = ledger.dropped - droppedBefore;
+  if (dropped !== known) ledger.problem('close', `${dropped} reported as dropped, ${known} were`);
+  const cutShort = timeoutMs === CLOSE_MS[0];
+  for (const { endpoint, reason } of cutShort ? [] : leftBehind) {
+    ledger.problem(endpoint, `left behind: ${reason}`);
+  }
+}
+
+/** Nothing is in flight, and every version has retired. */
+function isQuiet({ registry, model }: Scene): boolean {
+  const { activeRequests, drainingCount } = registry.stats();
+  const isLeft = ({ handler }: { handler: HandlerState }) => handler.state !== 'retired';
+  return activeRequests + drainingCount === 0 && !model.versions().some(isLeft);
+}
+
+type HandlerState = Pick<ReturnType<HandlerRegistry['list']>[number], 'state'>;
+
+/** Waits for native calls that nobody waits for any more, and for what drains with them. */
+async function until(isThere: () => boolean): Promise<void> {
+  const endMs = performance.now() + LAST_ONES_MS;
+  while (!isThere() && performance.now() < endMs) await pause(QUIET_POLL_MS);
 }
 
 /** The whole, from its parts: how busy on average, how late at worst. */

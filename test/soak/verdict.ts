@@ -1,6 +1,12 @@
 /** Whether a request ended as it may: the rules that the soak holds the engine to. */
 
-import type { HandlerError, HandlerResponse, Isolation, VersionState } from '../../src/index.js';
+import type {
+  HandlerError,
+  HandlerResponse,
+  Isolation,
+  OutcomeTotals,
+  VersionState,
+} from '../../src/index.js';
 import type { Call } from './handlers.js';
 import type { KnownVersion } from './versions.js';
 
@@ -63,6 +69,36 @@ function detailOf(code: string, error: Record<string, unknown>): unknown {
   }
 }
 
+/** Which of the version's counters it must have raised; null if it was not accepted and needs no counting. */
+export function countedAs(
+  { signal, abortedBefore }: Sent,
+  ending: Ending,
+  wasShed: boolean,
+): keyof OutcomeTotals | null {
+  if ('response' in ending) return 'succeeded';
+  const { reason } = ending;
+  if (signal?.aborted && reason === signal.reason) return abortedBefore ? null : 'aborted';
+  if (wasShed) return 'shed';
+  const { code, phase } = reason as { code?: unknown; phase?: unknown };
+  switch (code) {
+    case 'ERR_HANDLER_FAILED':
+      return 'failed';
+    case 'ERR_HANDLER_INVALID_RESPONSE':
+    case 'ERR_HANDLER_RESPONSE_TOO_LARGE':
+      return 'badResponse';
+    case 'ERR_HANDLER_TIMEOUT':
+      return phase === 'queued' ? 'timedOutQueued' : 'timedOutRunning';
+    case 'ERR_HANDLER_DROPPED':
+    case 'ERR_HANDLER_STUCK':
+    case 'ERR_HANDLER_CRASH_LOOP':
+      return 'dropped';
+    case 'ERR_HANDLER_LANE_EXITED':
+      return 'laneExited';
+    default:
+      return null;
+  }
+}
+
 function problemOfResponse(sent: Sent, response: HandlerResponse): string | null {
   const { call, state, number } = sent;
   if (state !== 'active') return `a ${state} version has answered`;
@@ -80,6 +116,9 @@ function isAllowed(sent: Sent, error: Record<string, unknown>, tookMs: number): 
       return isTrueTimeout(sent, error, tookMs);
     case 'ERR_HANDLER_DROPPED':
       return version.mayDrop.has(error['reason'] as never);
+    case 'ERR_HANDLER_LANE_EXITED':
+      // Whatever it was about to do.
+      return version.killed > 0 && hasFields(error, { signal: 'SIGKILL', exitCode: null });
     case 'ERR_HANDLER_NOT_LOADED':
       return sent.state !== 'active';
     case 'ERR_HANDLER_QUEUE_FULL':
@@ -87,7 +126,8 @@ function isAllowed(sent: Sent, error: Record<string, unknown>, tookMs: number): 
     case 'ERR_HANDLER_STUCK':
       return sent.sticks;
     case 'ERR_HANDLER_CRASH_LOOP': {
-      // Each crash in the row takes a request that crashes; a library without such is never in a loop.
+      // Each crash in the row takes a request that crashes or a process that was killed; a version without such is
+      // never in a loop.
       const crashes = Number(error['crashes']);
       return crashes >= sent.crashLoopAfter && version.crashing >= crashes;
     }

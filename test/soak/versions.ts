@@ -1,14 +1,18 @@
 /** What the soak knows of a loaded version. Kept as long as the engine's own object, no longer. */
 
 import { fixture } from '../../fixtures/paths.js';
-import type { DropReason, LoadedHandler } from '../../src/index.js';
+import type { DropReason, LoadedHandler, OutcomeTotals } from '../../src/index.js';
 import { handlers, type Library } from './handlers.js';
 
 export class KnownVersion {
   /** Requests sent to it. */
   requests = 0;
-  /** Those of them that end the process they run in. */
+  /** Those of them that have not settled. */
+  unsettled = 0;
+  /** Those that are to end the process they run in, and processes that were killed from outside. */
   crashing = 0;
+  /** Processes that were killed from outside. */
+  killed = 0;
   /** Requests that ended with the lane that ran them, since the last one that was answered. */
   crashesInRow = 0;
   /** Requests that were accepted and then taken away, since it takes no more. */
@@ -17,9 +21,26 @@ export class KnownVersion {
   guards = 0;
   /** What may drop its requests from now on. */
   readonly mayDrop = new Set<DropReason>();
+  /** By how they ended, as callers were told: what the version's own statistics must say. */
+  readonly totals: OutcomeTotals = {
+    succeeded: 0,
+    failed: 0,
+    badResponse: 0,
+    timedOutQueued: 0,
+    timedOutRunning: 0,
+    aborted: 0,
+    dropped: 0,
+    laneExited: 0,
+    shed: 0,
+  };
   readonly #counted = new Set<number>();
 
   constructor(readonly library: Library) {}
+
+  /** Requests that have had an answer. */
+  get ended(): number {
+    return Object.values(this.totals).reduce((sum, count) => sum + count, 0) - this.totals.shed;
+  }
 
   /** Says so if a number that must come once comes again. */
   countOnce(count: number): string | null {
