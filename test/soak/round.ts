@@ -7,7 +7,7 @@ import { setMaxListeners } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import { type EventLoopReport, watchEventLoop } from '../../bench/harness/event-loop.js';
 import { settledWithin } from '../../src/deferred.js';
-import type { HandlerRegistry } from '../../src/index.js';
+import type { HandlerRegistry, VersionStats } from '../../src/index.js';
 import { audit } from './audit.js';
 import { Operator } from './changes.js';
 import { crowdKinds, runCrowd } from './crowd.js';
@@ -17,7 +17,7 @@ import { runKiller } from './kills.js';
 import type { Kind } from './kinds.js';
 import type { Model } from './model.js';
 import { Random } from './random.js';
-import { runCallers } from './traffic.js';
+import { Caller, runCallers } from './traffic.js';
 import { WedgeWatch } from './wedges.js';
 
 /** Longest that what was begun may take when nothing new is begun any more: far more than any call, load or drain here. */
@@ -105,6 +105,7 @@ export async function runRound(
   await settledWithin(done, LAST_ONES_MS);
   // What is left now are calls that nobody waits for.
   await until(() => scene.registry.stats().activeRequests === 0);
+  if (!closes) await Promise.all(endpoints.map((each) => untilWell(each, scene.patienceMs)));
   await Promise.all(operators.map((operator) => operator.end()));
   scene.forks.endAll();
   await until(() => isQuiet(scene));
@@ -155,9 +156,34 @@ function lookAt(
     troubles: events.troublesOf(kind.id),
   });
   for (const symptom of found) {
-    const { version, lanes, refusing, queued, running, abandoned, processIds } = active;
-    const state = { version, lanes, refusing, queued, running, abandoned, processIds };
-    ledger.problem(kind.id, `wedged, it ${symptom}: ${JSON.stringify(state)}`);
+    ledger.problem(kind.id, `wedged, it ${symptom}: ${inWords(active)}`);
+  }
+}
+
+/** What its lanes are doing. */
+function inWords(active: VersionStats): string {
+  const { version, lanes, refusing, queued, running, abandoned, processIds } = active;
+  return JSON.stringify({ version, lanes, refusing, queued, running, abandoned, processIds });
+}
+
+/** Whatever has happened to it, an endpoint that is left in peace comes to answer with all its lanes. */
+async function untilWell(endpoint: SoakEndpoint, patienceMs: number): Promise<void> {
+  const { registry, kind, model, ledger } = endpoint;
+  const caller = new Caller(endpoint, endpoint.random('in peace'));
+  const endMs = performance.now() + patienceMs;
+  for (;;) {
+    const stats = registry.endpoint(kind.id).stats();
+    const active = stats?.versions.find(({ state }) => state === 'active');
+    if (active === undefined) return;
+    const { lanes, refusing } = active;
+    if (refusing === null && lanes.serving === model.threads) return;
+    if (performance.now() > endMs) {
+      ledger.problem(kind.id, `left in peace, it does not recover: ${inWords(active)}`);
+      return;
+    }
+    // The circuit of lanes that were lost in a row is closed by an answer.
+    await settledWithin(caller.sendQuietly(), patienceMs);
+    await pause(QUIET_POLL_MS);
   }
 }
 

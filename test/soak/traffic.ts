@@ -61,7 +61,12 @@ export class Caller {
     this.#letGo();
   }
 
-  async send(): Promise<void> {
+  /** One request as any other, but that it crashes nothing and nobody gives it up. */
+  sendQuietly(): Promise<void> {
+    return this.send(true);
+  }
+
+  async send(quietly = false): Promise<void> {
     const { kind, registry, ledger, versions, payloads, forks } = this.#endpoint;
     const random = this.#random;
     const direct = random.chance(TO_VERSION) ? this.#held : undefined;
@@ -73,18 +78,18 @@ export class Caller {
     const maxPayloadBytes = maxPayloadBytesOf(this.#endpoint);
     const surroundings = { random, payloads, forks, version, maxPayloadBytes };
     const long =
-      kind.stuckCalls !== undefined && random.chance(kind.stuckCalls.share)
+      !quietly && kind.stuckCalls !== undefined && random.chance(kind.stuckCalls.share)
         ? longCall(version.library, surroundings, kind.stuckCalls.mostMs)
         : undefined;
-    const call: Call =
-      long ??
-      (random.chance(HOSTILE) ? hostileCall(random) : handlers[version.library](surroundings));
-    const timeoutMs = long === undefined ? this.#timeoutMs() : random.int(1, 40);
+    const next = () => handlers[version.library](surroundings);
+    let call: Call = long ?? (random.chance(HOSTILE) ? hostileCall(random) : next());
+    while (quietly && (call.crashes || call.signal !== undefined)) call = next();
+    const timeoutMs = quietly ? undefined : this.#timeoutMs(long);
     if (call.crashes) {
       version.crashing += 1;
       ledger.crashing += 1;
     }
-    const giveUp = call.signal === undefined ? this.#giveUp() : undefined;
+    const giveUp = call.signal === undefined && !quietly ? this.#giveUp() : undefined;
     const signal = call.signal ?? giveUp?.signal;
     const sent: Sent = {
       call,
@@ -192,7 +197,8 @@ export class Caller {
     this.#endpoint.ledger.problem(this.#endpoint.kind.id, `${length} bytes after release()`);
   }
 
-  #timeoutMs(): number | undefined {
+  #timeoutMs(long: Call | undefined): number | undefined {
+    if (long !== undefined) return this.#random.int(1, 40);
     const { timeouts } = this.#endpoint.kind;
     if (timeouts === undefined || !this.#random.chance(timeouts.share)) return undefined;
     return this.#random.int(1, timeouts.mostMs);

@@ -34,6 +34,10 @@ const wedged: Record<string, [symptom: string, at: (ms: number) => Partial<Look>
     'has no lane',
     () => ({ lanes: lanes(0), unsettled: 0, ended: 0 }),
   ],
+  'no answer, although lanes come and go': [
+    'answers nothing',
+    (ms) => ({ ended: 7, troubles: ms }),
+  ],
   'a lane that was lost and not replaced': ['lacks lanes', () => ({ lanes: lanes(1) })],
 };
 

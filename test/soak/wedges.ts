@@ -24,14 +24,18 @@ type Symptom = 'refuses' | 'answers nothing' | 'has no lane' | 'lacks lanes';
 
 /** What must not last. */
 const SYMPTOMS: Record<Symptom, (look: Look, before: Look) => boolean> = {
-  refuses: ({ refusing }) => refusing !== null,
+  // A lane that is lost again is a reason to go on.
+  refuses: ({ refusing, troubles }, before) => refusing !== null && troubles === before.troubles,
   'answers nothing': ({ unsettled, ended }, before) => unsettled > 0 && ended === before.ended,
   'has no lane': ({ refusing, lanes }) =>
     refusing === null && lanes.serving + lanes.starting + lanes.stuck === 0,
-  // Those that are missing come back with the first answer.
-  'lacks lanes': ({ threads, lanes, ended }, before) =>
-    lanes.serving + lanes.starting + lanes.stuck < threads && ended > before.ended,
+  'lacks lanes': (look, before) => lacksLanes(look) && look.ended > before.ended,
 };
+
+/** After lanes were lost in a row, the others come back with the first answer. */
+function lacksLanes({ refusing, threads, lanes }: Look): boolean {
+  return refusing === null && lanes.serving + lanes.starting + lanes.stuck < threads;
+}
 
 export class WedgeWatch {
   readonly #patienceMs: number;
@@ -47,24 +51,19 @@ export class WedgeWatch {
   look(now: Look): Symptom[] {
     const last = this.#last;
     this.#last = now;
-    // Something has happened: whatever follows from it begins anew.
-    if (now.version !== last?.version || now.troubles !== last?.troubles) this.#since.clear();
+    if (now.version !== last?.version) this.#since.clear();
     if (now.version === undefined) return [];
     const found: Symptom[] = [];
     for (const symptom of Object.keys(SYMPTOMS) as Symptom[]) {
       const since = this.#since.get(symptom) ?? now;
       const isThere = SYMPTOMS[symptom](now, since);
-      if (!isThere && !this.#mayStillCome(symptom, now)) this.#since.delete(symptom);
-      else this.#since.set(symptom, since);
+      const mayCome = symptom === 'lacks lanes' && lacksLanes(now);
+      if (isThere || mayCome) this.#since.set(symptom, since);
+      else this.#since.delete(symptom);
       if (!isThere || now.nowMs - since.nowMs < this.#patienceMs) continue;
       found.push(symptom);
       this.#since.delete(symptom);
     }
     return found;
-  }
-
-  /** Lanes may be missing for as long as nothing is answered. */
-  #mayStillCome(symptom: Symptom, { threads, lanes }: Look): boolean {
-    return symptom === 'lacks lanes' && lanes.serving + lanes.starting + lanes.stuck < threads;
   }
 }
