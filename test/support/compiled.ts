@@ -38,6 +38,7 @@ export function runModule(source: string, { globals, modules }: Surroundings): E
     .replace(/^import \{([^}]*)\} from '([^']+)';$/gm, (_, names: string, from: string) => {
       return `const {${names.replace(/ as /g, ': ')}} = modules['${from}'];`;
     })
+    .replace(/^import \* as (\w+) from '([^']+)';$/gm, "const $1 = modules['$2'];")
     .replace(/^import (\w+) from '([^']+)';$/gm, "const $1 = modules['$2'].default;")
     .replace(/^export ((?:async )?(?:class|const|function)) (\w+)/gm, (_, kind, name: string) => {
       exported.push(name);
