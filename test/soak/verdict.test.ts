@@ -2,7 +2,7 @@
 
 import test from 'ava';
 import { HandlerResponse } from '../../src/index.js';
-import { type Ending, judge, type Sent } from './verdict.js';
+import { countedAs, type Ending, judge, type Sent } from './verdict.js';
 import { KnownVersion } from './versions.js';
 
 const given = new AbortController();
@@ -19,6 +19,7 @@ const timeout = failure('TIMEOUT', { timeoutMs: 10, phase: 'running', cpuReclaim
 const killed = failure('TIMEOUT', { timeoutMs: 10, phase: 'running', cpuReclaimed: true });
 const unheard = failure('TIMEOUT', { timeoutMs: 10, phase: 'queued', cpuReclaimed: false });
 const crashed = failure('LANE_EXITED', { signal: 'SIGSEGV', exitCode: null });
+const shotDown = failure('LANE_EXITED', { signal: 'SIGKILL', exitCode: null });
 const exited = failure('LANE_EXITED', { signal: null, exitCode: 3 });
 const loop = failure('CRASH_LOOP', { crashes: 3 });
 const queueFull = failure('QUEUE_FULL', { maxQueue: 4 });
@@ -56,6 +57,9 @@ function crashedOn(requests: number): KnownVersion {
   return version;
 }
 
+const shot = new KnownVersion('echo');
+shot.killed = 1;
+
 const swapped = new KnownVersion('echo');
 swapped.mayDrop.add('swap');
 
@@ -84,6 +88,8 @@ const rows: Record<string, [allowed: Sent, wrong: Sent, ending: Ending, tookMs?:
   ],
   'not loaded although it was active': [sent({ state: 'drained' }), sent(), notLoaded],
   'a crash of another request': [sent({ call: crashing }), sent(), crashed],
+  'a process killed by nobody': [sent({ version: shot }), sent(), shotDown],
+  'a crash that is none of the kills': [sent({ call: crashing }), sent({ version: shot }), crashed],
   'a refusal although too few crash': [
     sent({ version: crashedOn(3) }),
     sent({ version: crashedOn(2) }),
@@ -115,6 +121,27 @@ for (const [what, [allowed, wrong, ending, tookMs = 5]] of Object.entries(rows))
     t.not(judge(wrong, ending, tookMs).problem, null);
   });
 }
+
+test('each ending raises the counter of its own, and what was not accepted none', (t) => {
+  const counted = (ending: Ending, changes: Partial<Sent> = {}, wasShed = false) =>
+    countedAs(sent(changes), ending, wasShed);
+  t.is(counted(answer('right')), 'succeeded');
+  t.is(counted(no), 'failed');
+  t.is(counted(failure('INVALID_RESPONSE')), 'badResponse');
+  t.is(counted(failure('RESPONSE_TOO_LARGE')), 'badResponse');
+  t.is(counted(unheard), 'timedOutQueued');
+  t.is(counted(timeout), 'timedOutRunning');
+  t.is(counted(dropped('swap')), 'dropped');
+  t.is(counted(loop), 'dropped', 'accepted before it was refused');
+  t.is(counted(loop, {}, true), 'shed');
+  t.is(counted(queueFull, {}, true), 'shed');
+  t.is(counted(crashed), 'laneExited');
+  const aborted = { reason: given.signal.reason };
+  t.is(counted(aborted, { signal: given.signal }), 'aborted');
+  t.is(counted(aborted, { signal: given.signal, abortedBefore: true }), null);
+  t.is(counted(notLoaded), null);
+  t.is(counted(failure('INVALID_REQUEST')), null);
+});
 
 test('a wrong byte is noticed', (t) => {
   t.is(judge(sent(), answer('wrong'), 5).problem, 'not right');
