@@ -5,6 +5,9 @@
  * offset to `process.hrtime()`, which is the same clock for all, is measured once a thread.
  */
 
+// Not the global of this name: that is a getter, which costs as much as the clock itself.
+import { performance } from 'node:perf_hooks';
+
 const NS_PER_MS = 1e6;
 
 /** How far this thread's `performance.now()` is behind the shared clock, in milliseconds. */

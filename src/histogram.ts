@@ -168,9 +168,18 @@ const NOTHING = new Histogram();
 
 function binOf(value: number): number {
   if (value < EXACT) return value;
-  const exponent = value <= LARGEST_INT32 ? 31 - Math.clz32(value) : Math.floor(Math.log2(value));
-  const part = Math.floor(value / 2 ** (exponent - OCTAVE_BITS)) - PER_OCTAVE;
-  return EXACT + (exponent - EXACT_BITS) * PER_OCTAVE + part;
+  if (value > LARGEST_INT32) {
+    const exponent = Math.floor(Math.log2(value));
+    return binIn(exponent, Math.floor(value / 2 ** (exponent - OCTAVE_BITS)));
+  }
+  // Nearly always. A power of a variable exponent would take longer than the rest of this file.
+  const exponent = 31 - Math.clz32(value);
+  return binIn(exponent, value >> (exponent - OCTAVE_BITS));
+}
+
+/** `leading` are the first seven bits of the value. */
+function binIn(exponent: number, leading: number): number {
+  return EXACT + (exponent - EXACT_BITS) * PER_OCTAVE + leading - PER_OCTAVE;
 }
 
 function middleOf(bin: number): number {
