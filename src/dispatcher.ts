@@ -294,7 +294,7 @@ export class Dispatcher {
     }
     if (waits) {
       this.#requireRoomToWait(pending.request);
-      pending.request = this.#orOutOfMemory(() => detachRequest(pending.request));
+      pending.request = this.#detached(pending.request);
     }
     if (!this.#ring.acquire()) throw requestErrors.notServing(this.#identity);
     pending.admitted = true;
@@ -332,9 +332,9 @@ export class Dispatcher {
     throw this.#shed(requestErrors.queueFull(this.#identity, this.#options, limit));
   }
 
-  #orOutOfMemory<T>(allocate: () => T): T {
+  #detached(request: EncodedRequest): EncodedRequest {
     try {
-      return allocate();
+      return detachRequest(request);
     } catch (error) {
       throw this.#allocationError(error);
     }

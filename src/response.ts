@@ -107,6 +107,8 @@ const SLAB_BYTES = 8192;
 const LARGEST_IN_SLAB = SLAB_BYTES / 4;
 
 let slab = newSlab();
+/** Beside it, because to ask a view for its buffer takes 30 ns. */
+let slabBuffer = slab.buffer;
 let slabUsed = 0;
 
 /** Never transferred: that would take the other responses in it along. */
@@ -133,9 +135,10 @@ export function copyOut(
   // A slab that its holder has detached all the same has length 0.
   if (slabUsed + length > slab.length) {
     slab = newSlab();
+    slabBuffer = slab.buffer;
     slabUsed = 0;
   }
-  const copy = new Uint8Array(slab.buffer, slabUsed, length);
+  const copy = new Uint8Array(slabBuffer, slabUsed, length);
   if (length > 0) copy.set(shared.subarray(start, start + length));
   // Kept aligned, so that the caller can lay wider typed arrays over it.
   slabUsed += (length + 7) & ~7;
