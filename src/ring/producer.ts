@@ -71,29 +71,36 @@ export class RingProducer {
   }
 
   // ---- The request ledger ----------------------------------------------------------------------
+  // This thread alone reads and writes it, so nothing about it has to be atomic, which would cost a
+  // request three calls.
 
   /** Counts one more request in flight; false, and nothing counted, once the ledger is closed. */
   acquire(): boolean {
-    // Only this thread closes and adds, so nothing can come between the look and the step.
-    if ((Atomics.load(this.words, CONTROL.LEDGER) & LEDGER_CLOSED) !== 0) return false;
-    Atomics.add(this.words, CONTROL.LEDGER, LEDGER_ONE);
+    const ledger = this.#ledger;
+    if ((ledger & LEDGER_CLOSED) !== 0) return false;
+    this.words[CONTROL.LEDGER] = ledger + LEDGER_ONE;
     return true;
   }
 
   /** Counts one less: for a request that no lane will ever run, and for a caller's own guard. */
   release(): void {
-    const before = Atomics.sub(this.words, CONTROL.LEDGER, LEDGER_ONE);
-    if (before < LEDGER_ONE) assert.fail('a request was released twice');
+    const ledger = this.#ledger;
+    if (ledger < LEDGER_ONE) assert.fail('a request was released twice');
+    this.words[CONTROL.LEDGER] = ledger - LEDGER_ONE;
   }
 
   /** Refuses new requests from now on. */
   closeLedger(): void {
-    Atomics.or(this.words, CONTROL.LEDGER, LEDGER_CLOSED);
+    this.words[CONTROL.LEDGER] = this.#ledger | LEDGER_CLOSED;
   }
 
   /** Requests in flight: accepted, and not yet returned from by whoever executes them. */
   get inFlight(): number {
-    return Atomics.load(this.words, CONTROL.LEDGER) >> 1;
+    return this.#ledger >> 1;
+  }
+
+  get #ledger(): number {
+    return this.words[CONTROL.LEDGER] ?? 0;
   }
 
   // ---- Slots -----------------------------------------------------------------------------------
@@ -129,14 +136,16 @@ export class RingProducer {
     const { words } = this;
     const at = slotAt(this.layout, slot);
     this.doubles[slotDoubleAt(this.layout, slot) + SLOT_DOUBLE.DEADLINE_MS] = deadlineMs;
-    Atomics.store(words, at + SLOT.CANCEL, 0);
+    // Lanes see both once they see that the slot is queued.
+    words[at + SLOT.CANCEL] = 0;
     Atomics.store(words, at + SLOT.STATE, STATE.QUEUED);
     this.#enqueue(slot);
   }
 
   #enqueue(slot: number): void {
     const { words, layout } = this;
-    const tail = Atomics.load(words, CONTROL.TAIL);
+    // This thread alone writes it.
+    const tail = words[CONTROL.TAIL] ?? 0;
     Atomics.store(words, layout.queueWords + (tail & layout.queueMask), slot);
     Atomics.store(words, CONTROL.TAIL, (tail + 1) | 0);
     this.#wakeOne();
@@ -235,8 +244,9 @@ export class RingProducer {
     let asleep = NO_LANE;
     for (let lane = 0; lane < this.layout.lanes; lane++) {
       const at = laneAt(this.layout, lane);
-      if (Atomics.load(this.words, at + LANE.DISMISSED) !== 0) continue;
       const wait = Atomics.load(this.words, at + LANE.WAIT);
+      if (wait === WAIT.NO) continue;
+      if (Atomics.load(this.words, at + LANE.DISMISSED) !== 0) continue;
       if (wait === WAIT.WATCHING && this.#claim(lane, WAIT.WATCHING)) return;
       if (wait === WAIT.ASLEEP && asleep === NO_LANE) asleep = lane;
     }

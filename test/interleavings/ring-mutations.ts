@@ -179,7 +179,7 @@ export const ringMutations: readonly RingMutation[] = [
   producer(
     'given up, and its slot used again',
     "the last request's cancel flag stays raised",
-    `Atomics.store(words, at + SLOT.CANCEL, 0);`,
+    `words[at + SLOT.CANCEL] = 0;`,
     ``,
   ),
   producer(
