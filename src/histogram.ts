@@ -21,6 +21,12 @@ const LARGEST = 2 ** (EXACT_BITS + OCTAVES) - 1;
 /** Larger ones have no 32-bit logarithm. */
 const LARGEST_INT32 = 2 ** 31 - 1;
 
+/** Microseconds that a bin of each octave covers. */
+const BIN_WIDTHS = Array.from(
+  { length: OCTAVES },
+  (_, index) => 2 ** (index + EXACT_BITS - OCTAVE_BITS),
+);
+
 const NO_BINS = new Float64Array(0);
 
 export class Histogram {
@@ -127,28 +133,31 @@ export class Histogram {
     this.max = Math.max(0, ...rest.map(({ max }) => max));
   }
 
-  #countInOctave(octave: number): number {
-    return this.#octaves[octave - (this.#start >> OCTAVE_BITS)] ?? 0;
-  }
-
   /**
    * For each of `shares`, which must rise from 0 to 1, the value that so many are not above of what
    * this one and `other` have counted, within 1 %; 0 if there is none.
    */
   quantiles(shares: readonly number[], other: Histogram = NOTHING): number[] {
     const total = this.count + other.count;
+    if (total === 0) return shares.map(() => 0);
     const last = Math.max(this.#last, other.#last);
     const min = Math.min(this.min, other.min);
     const max = Math.max(this.max, other.max);
+    // Plain loops over local arrays: stats() does this four times for every version.
+    const [bins, start, octaves, startOctave] = this.#parts();
+    const [otherBins, otherStart, otherOctaves, otherStartOctave] = other.#parts();
     let octave = Math.min(this.#first, other.#first) >> OCTAVE_BITS;
     let beforeOctave = 0;
     let bin = octave * PER_OCTAVE - 1;
     let upToBin = 0;
-    return shares.map((share) => {
-      if (total === 0) return 0;
+    const values: number[] = [];
+    for (const share of shares) {
       const wanted = Math.max(1, Math.ceil(share * total));
+      // All of them, as it is for the last shares of the few requests that most endpoints have.
+      if (wanted >= total) bin = last;
       while (bin < last) {
-        const here = this.#countInOctave(octave) + other.#countInOctave(octave);
+        const here =
+          (octaves[octave - startOctave] ?? 0) + (otherOctaves[octave - otherStartOctave] ?? 0);
         if (beforeOctave + here >= wanted) break;
         beforeOctave += here;
         octave += 1;
@@ -157,10 +166,15 @@ export class Histogram {
       }
       while (upToBin < wanted && bin < last) {
         bin += 1;
-        upToBin += this.#countIn(bin) + other.#countIn(bin);
+        upToBin += (bins[bin - start] ?? 0) + (otherBins[bin - otherStart] ?? 0);
       }
-      return Math.min(Math.max(middleOf(bin), min), max);
-    });
+      values.push(Math.min(Math.max(middleOf(bin), min), max));
+    }
+    return values;
+  }
+
+  #parts() {
+    return [this.#bins, this.#start, this.#octaves, this.#start >> OCTAVE_BITS] as const;
   }
 }
 
@@ -186,5 +200,5 @@ function middleOf(bin: number): number {
   if (bin < EXACT) return bin;
   const octave = Math.floor((bin - EXACT) / PER_OCTAVE);
   const part = (bin - EXACT) % PER_OCTAVE;
-  return (PER_OCTAVE + part + 0.5) * 2 ** (octave + EXACT_BITS - OCTAVE_BITS);
+  return (PER_OCTAVE + part + 0.5) * (BIN_WIDTHS[octave] ?? 0);
 }

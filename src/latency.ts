@@ -57,10 +57,10 @@ export class LatencyRecorder {
     if (nowMs - this.#current.startMs >= BUCKET_MS) this.#advance(nowMs);
     this.#retireBefore(nowMs - WINDOW_MS);
     const { histogram } = this.#current;
-    return {
-      window: summarise(this.#window, histogram),
-      total: summarise(this.#total, histogram),
-    };
+    const window = summarise(this.#window, histogram);
+    // Everything is in the total. As long as nothing has left the window, both are the same.
+    const isAll = this.#window.count === this.#total.count;
+    return { window, total: isAll ? { ...window } : summarise(this.#total, histogram) };
   }
 
   /** Bytes of its histograms. */
