@@ -512,7 +512,7 @@ export class Dispatcher {
     status: number | undefined,
     large: LargeResponse | null,
   ): void {
-    const { words, doubles, bytes, layout } = this.#ring;
+    const { words, doubles, layout } = this.#ring;
     const timesAt = slotDoubleAt(layout, slot);
     const startedMs = doubles[timesAt + SLOT_DOUBLE.STARTED_MS] ?? 0;
     const finishedMs = doubles[timesAt + SLOT_DOUBLE.FINISHED_MS] ?? 0;
@@ -533,7 +533,7 @@ export class Dispatcher {
       case STATUS.OK:
       case STATUS.OK_POSTED:
       case STATUS.OK_IN_OUTBOX: {
-        const body = large?.bytes ?? copyOut(bytes, roomAt, length);
+        const body = large?.bytes ?? copyOut(this.#ring, roomAt, length);
         const recycle = large?.recycle ?? null;
         this.#totals.succeeded += 1;
         this.#answered(pending);

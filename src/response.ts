@@ -105,10 +105,13 @@ function detach(buffer: ArrayBuffer): ArrayBuffer | null {
 
 const SLAB_BYTES = 8192;
 const LARGEST_IN_SLAB = SLAB_BYTES / 4;
+/** Up to here, a loop is quicker than to make the view that `set` needs: 29 against 73 ns for 16 bytes, 84 against 93 for 128. */
+const LARGEST_IN_WORDS = 128;
 
 let slab = newSlab();
 /** Beside it, because to ask a view for its buffer takes 30 ns. */
 let slabBuffer = slab.buffer;
+let slabWords = new Int32Array(slabBuffer);
 let slabUsed = 0;
 
 /** Never transferred: that would take the other responses in it along. */
@@ -118,29 +121,43 @@ function newSlab(): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
+/** The same memory in two ways. */
+interface SharedViews {
+  readonly bytes: Uint8Array;
+  readonly words: Int32Array;
+}
+
 /**
- * A copy of bytes that lie in shared memory. Small copies share slabs: an allocation each would cost four
+ * A copy of bytes that lie in shared memory, from a multiple of 4 on. Small copies share slabs: an allocation each would cost four
  * times as much (430 against 80 ns for 128 bytes).
  */
 export function copyOut(
-  shared: Uint8Array,
+  { bytes, words }: SharedViews,
   start: number,
   length: number,
 ): Uint8Array<ArrayBuffer> {
   if (length > LARGEST_IN_SLAB) {
     const copy = new Uint8Array(length);
-    copy.set(shared.subarray(start, start + length));
+    copy.set(bytes.subarray(start, start + length));
     return copy;
   }
   // A slab that its holder has detached all the same has length 0.
   if (slabUsed + length > slab.length) {
     slab = newSlab();
     slabBuffer = slab.buffer;
+    slabWords = new Int32Array(slabBuffer);
     slabUsed = 0;
   }
   const copy = new Uint8Array(slabBuffer, slabUsed, length);
-  if (length > 0) copy.set(shared.subarray(start, start + length));
+  if (length <= LARGEST_IN_WORDS) {
+    copyWords(slabWords, slabUsed >> 2, words, start >> 2, (length + 3) >> 2);
+  } else copy.set(bytes.subarray(start, start + length));
   // Kept aligned, so that the caller can lay wider typed arrays over it.
   slabUsed += (length + 7) & ~7;
   return copy;
+}
+
+/** Whole words: what is copied too much is between this response and the next one in the slab. */
+function copyWords(to: Int32Array, toAt: number, from: Int32Array, fromAt: number, count: number) {
+  for (let word = 0; word < count; word++) to[toAt + word] = from[fromAt + word] ?? 0;
 }

@@ -2,16 +2,34 @@
 import test from 'ava';
 import { copyOut, HandlerResponse } from '../src/response.js';
 
-const shared = new Uint8Array(new SharedArrayBuffer(64)).fill(7);
+function sharedBytes(length: number, value: number) {
+  const memory = new SharedArrayBuffer(length);
+  return { bytes: new Uint8Array(memory).fill(value), words: new Int32Array(memory) };
+}
+
+const shared = sharedBytes(64, 7);
 
 test('a response is a copy: neither the shared memory nor its neighbours are in it', (t) => {
   const one = copyOut(shared, 0, 16);
   const two = copyOut(shared, 16, 16);
-  shared.fill(9);
+  shared.bytes.fill(9);
   one.fill(1);
   t.deepEqual([...two], new Array(16).fill(7));
   t.not(one.byteOffset, two.byteOffset);
   t.is(two.byteOffset % 8, 0);
+});
+
+test('a response of any length is copied to its last byte, and the next one begins after it', (t) => {
+  const source = sharedBytes(2056, 0);
+  source.bytes.forEach((_, at) => {
+    source.bytes[at] = at * 7;
+  });
+  for (let length = 0; length <= 2049; length++) {
+    const one = copyOut(source, 4, length);
+    const two = copyOut(source, 0, 5);
+    t.deepEqual(Buffer.from(one), Buffer.from(source.bytes.slice(4, 4 + length)));
+    t.deepEqual([...two], [0, 7, 14, 21, 28]);
+  }
 });
 
 test('a small response cannot be transferred, so its neighbours stay whole', (t) => {
@@ -41,7 +59,7 @@ test('whatever a caller does to its buffer, the next response has its bytes', (t
 });
 
 test('a large response has a buffer of its own, which can be transferred', (t) => {
-  const source = new Uint8Array(new SharedArrayBuffer(8192)).fill(3);
+  const source = sharedBytes(8192, 3);
   const bytes = copyOut(source, 0, 8192);
   t.is(bytes.buffer.byteLength, 8192);
   t.is(structuredClone(bytes, { transfer: [bytes.buffer] }).length, 8192);
