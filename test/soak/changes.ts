@@ -2,7 +2,7 @@
 
 import { setTimeout as pause } from 'node:timers/promises';
 import { fixture } from '../../fixtures/paths.js';
-import type { DrainReport, LoadedHandler } from '../../src/index.js';
+import type { DrainReport, EndpointOptions, LoadedHandler } from '../../src/index.js';
 import { activeOf, type SoakEndpoint } from './endpoint.js';
 import type { Library } from './handlers.js';
 import type { Change } from './kinds.js';
@@ -11,8 +11,6 @@ import { childProcesses } from './resources.js';
 import { hasFields } from './verdict.js';
 import type { KnownVersion } from './versions.js';
 
-/** From the end of one change to the next, on average. What costs most in the soak is loading libraries. */
-const CHANGE_EVERY_MS = 5000;
 const MOST_SHORT_DRAIN_MS = 30;
 const CLOSED = { code: 'ERR_HANDLER_CLOSED' };
 
@@ -20,6 +18,7 @@ export class Operator {
   readonly #endpoint: SoakEndpoint;
   readonly #random: Random;
   readonly #drains = new Set<Promise<void>>();
+  #hasEnded = false;
 
   constructor(endpoint: SoakEndpoint) {
     this.#endpoint = endpoint;
@@ -34,10 +33,10 @@ export class Operator {
 
   /** Makes changes until it is told to stop; resolves when what it has taken out of service has drained. */
   async run(): Promise<void> {
-    const { kind, stop } = this.#endpoint;
+    const { kind, stop, changeEveryMs } = this.#endpoint;
     for (;;) {
       try {
-        await pause(this.#random.pauseMs(CHANGE_EVERY_MS), undefined, { signal: stop });
+        await pause(this.#random.pauseMs(changeEveryMs), undefined, { signal: stop });
       } catch {
         break;
       }
@@ -49,6 +48,7 @@ export class Operator {
   /** Takes the last version out of service, and resolves when it has drained. */
   async end(): Promise<void> {
     this.#unload(undefined);
+    this.#hasEnded = true;
     await Promise.all(this.#drains);
   }
 
@@ -59,6 +59,12 @@ export class Operator {
   }
 
   async #replace(change: Change, library: Library): Promise<void> {
+    const { kind, fickle } = this.#endpoint;
+    const replace = (more: EndpointOptions) => this.#replaceWith(change, library, more);
+    await (kind.fickle ? fickle.during(() => replace(fickle.options)) : replace({}));
+  }
+
+  async #replaceWith(change: Change, library: Library, more: EndpointOptions): Promise<void> {
     const { kind, registry, ledger, versions, model, closing } = this.#endpoint;
     if (closing.aborted) return;
     const before = activeOf(this.#endpoint);
@@ -66,7 +72,7 @@ export class Operator {
     ledger.step(kind.id, `${change} of ${library}`);
     model.attempts += 1;
     const threads = this.#random.int(1, kind.options.threads ?? 1);
-    const options = { ...kind.options, threads };
+    const options = { ...kind.options, ...more, threads };
     const path = fixture(library);
     let drained: Promise<DrainReport> | undefined;
     try {
@@ -133,6 +139,7 @@ export class Operator {
     if (closing.aborted) return undefined;
     const before = activeOf(this.#endpoint);
     if (before === undefined) {
+      if (this.#hasEnded) return undefined;
       this.#problem('nothing is loaded');
       return undefined;
     }

@@ -2,6 +2,7 @@
 
 import type { HandlerRegistry, LoadedHandler } from '../../src/index.js';
 import type { Broken } from './broken.js';
+import type { Fickle } from './fickle.js';
 import type { Forks } from './forks.js';
 import type { Kind } from './kinds.js';
 import type { Ledger } from './ledger.js';
@@ -21,7 +22,11 @@ export interface SoakEndpoint {
   readonly ledger: Ledger;
   readonly payloads: Payloads;
   readonly forks: Forks;
+  /** For endpoints whose lanes are to be refused. */
+  readonly fickle: Fickle;
   readonly broken: readonly Broken[];
+  /** From the end of one change to the next, on average. */
+  readonly changeEveryMs: number;
   /** Aborted when nothing new is to be begun. */
   readonly stop: AbortSignal;
   /** Aborted when the registry is closed, in the middle of everything. */

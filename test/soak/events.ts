@@ -6,6 +6,8 @@ import { isPrepareThread } from '../../src/library/prepare/prepare-thread.js';
 import type { VersionIdentity } from '../../src/request-errors.js';
 import { kinds } from './kinds.js';
 import { Counts, type Ledger } from './ledger.js';
+import type { Model } from './model.js';
+import { hasFields } from './verdict.js';
 
 const COUNTED = [
   'loaded',
@@ -25,6 +27,8 @@ const COUNTED = [
 ] as const satisfies (keyof RegistryEvents)[];
 
 export interface EventWatch {
+  /** Threads of lanes that have not ended. */
+  readonly threads: ReadonlySet<Worker>;
   /** Lanes of an endpoint that were lost or got stuck, so far. */
   troublesOf(endpoint: string): number;
   /** Compares events and statistics with the ledger, while nothing goes on. */
@@ -34,11 +38,15 @@ export interface EventWatch {
   done(): void;
 }
 
-export function watchEvents(registry: HandlerRegistry, ledger: Ledger): EventWatch {
+export function watchEvents(registry: HandlerRegistry, model: Model, ledger: Ledger): EventWatch {
   const { events, outcomes } = ledger;
   const troubles = new Counts();
+  const threads = new Set<Worker>();
   const onWorker = (worker: Worker) => {
-    if (!isPrepareThread(worker)) ledger.lanesStarted += 1;
+    if (isPrepareThread(worker)) return;
+    ledger.lanesStarted += 1;
+    threads.add(worker);
+    worker.once('exit', () => threads.delete(worker));
   };
   process.on('worker', onWorker);
   for (const event of COUNTED) registry.on(event, () => events.add(event));
@@ -48,6 +56,17 @@ export function watchEvents(registry: HandlerRegistry, ledger: Ledger): EventWat
       ledger.step(`${endpoint}@${version}`, event);
     });
   }
+  registry.on('laneExited', ({ endpoint, version, error }) => {
+    const wasRefused = hasFields(error, { code: 'ERR_HANDLER_INIT_FAILED', handlerCode: 21 });
+    if (!wasRefused && ledger.threadsEnding === 0) return;
+    // No request has done that.
+    ledger.crashing += 1;
+    const known = model.of(endpoint).versions.get(version)?.known;
+    if (known !== undefined) known.crashing += 1;
+    if (wasRefused) return;
+    ledger.threadsEnding -= 1;
+    known?.countAnew();
+  });
   registry.on('shed', ({ error }) => ledger.shed.add(error));
   registry.on('laneStuck', ({ endpoint, killed }) => {
     const inProcess = kinds.find(({ id }) => id === endpoint)?.options.isolation === 'process';
@@ -64,6 +83,7 @@ export function watchEvents(registry: HandlerRegistry, ledger: Ledger): EventWat
   };
   const exits = () => events.of('laneExited');
   return {
+    threads,
     troublesOf: (endpoint) => troubles.of(endpoint),
     audit() {
       const timeouts =

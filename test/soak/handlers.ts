@@ -164,11 +164,12 @@ export const handlers = {
   burn: ({ random }) => ({ request: `${random.int(0, 1000)}`, check: bytes(Buffer.alloc(0)) }),
   sleep: ({ random }) => ({ request: `${random.int(0, 40)}`, check: text('slept') }),
   cooperative: ({ random }) => ({ request: `${random.int(0, 10)}`, check: text('finished') }),
-  // The last three are for processes of their own.
+  // The last ones are for processes of their own.
   dies: (surroundings) =>
     surroundings.random.chance(0.03)
       ? crash(surroundings.random.pick(Object.keys(CRASHES) as Crash[]))
       : echoing('')(surroundings),
+  fickle: echoing(''),
   // Hardly a request is answered in between.
   fault: ({ random }) =>
     random.chance(0.9)

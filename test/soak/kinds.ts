@@ -25,6 +25,8 @@ export interface Kind {
   readonly stuckCalls?: { readonly share: number; readonly mostMs: number };
   /** From one process of a lane that is killed from outside to the next, on average. */
   readonly killEveryMs?: number;
+  /** Whether lanes that start are refused now and then, for a while. */
+  readonly fickle?: boolean;
   /** Whether callers look at a response once more later, and give its memory back. */
   readonly keeps?: boolean;
   /** Whether there may be no room for requests, and whether every lane may be stuck. */
@@ -173,9 +175,21 @@ const all: readonly Kind[] = [
     changes: ALL,
   },
   {
+    id: 'replacements',
+    trouble: 'processes that are killed or worn, and whose replacements are refused for a while',
+    libraries: ['fickle'],
+    options: { isolation: 'process', threads: 2, recycleAfterRequests: 40, crashLoopAfter: 3 },
+    callers: 3,
+    pauseMs: 60,
+    aborts: { share: 0.05, mostMs: 20 },
+    killEveryMs: 1000,
+    fickle: true,
+    changes: ALL,
+  },
+  {
     id: 'crash-loops',
     trouble: 'a library that crashes on nearly every request, until another is swapped in',
-    libraries: ['version_a', 'fault'],
+    libraries: ['fault', 'version_a'],
     options: { isolation: 'process', threads: 2, crashLoopAfter: 3 },
     callers: 3,
     pauseMs: 80,

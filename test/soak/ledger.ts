@@ -41,6 +41,9 @@ export class Ledger {
   crashing = 0;
   /** Processes of lanes that were killed from outside. */
   killedFromOutside = 0;
+  /** Threads of lanes that were ended while they slept; and those whose end has not been told yet. */
+  threadsEnded = 0;
+  threadsEnding = 0;
   /** Requests that were accepted and taken away. */
   dropped = 0;
   /** Worker threads of lanes that were started. */

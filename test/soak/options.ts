@@ -7,6 +7,8 @@ import { kinds } from './kinds.js';
 export interface SoakOptions {
   minutes: number;
   seed: number;
+  /** From the end of one change of an endpoint to the next, on average. */
+  changeEverySeconds: number;
   /** How long an endpoint may be without an answer, or refuse, for no reason. */
   patienceSeconds: number;
   /** Ids of the endpoints that take part. */
@@ -19,6 +21,8 @@ export interface SoakOptions {
 const MOST_MINUTES = 7 * 24 * 60;
 const MOST_SEED = 2 ** 32 - 1;
 const PATIENCE_SECONDS = 10;
+/** What costs most in the soak is loading libraries. */
+const CHANGE_EVERY_SECONDS = 5;
 const ids = kinds.map(({ id }) => id);
 
 export const usage = `Usage: npm run soak [-- options]
@@ -30,6 +34,7 @@ whether anything is left. What a crashing process prints is printed.
 
   --minutes N    how long the load lasts, 0.01 to ${MOST_MINUTES} (default: 1); growth of memory is judged from half a minute on
   --seed N       0 to ${MOST_SEED}: the same choices again, though not the same times (default: another each run)
+  --change-every S  how many seconds pass between two changes of an endpoint, on average (default: ${CHANGE_EVERY_SECONDS})
   --patience S   how many seconds an endpoint may refuse or answer nothing, for no reason, before it counts as wedged (default: ${PATIENCE_SECONDS})
   --only IDS     endpoints that take part, separated by commas (default: all)
                  ${ids.join(', ')}
@@ -59,6 +64,8 @@ export function parseOptions(args: readonly string[]): SoakOptions | 'help' {
   return {
     minutes: number('--minutes', values.minutes, 0.01, MOST_MINUTES) ?? 1,
     seed,
+    changeEverySeconds:
+      number('--change-every', values['change-every'], 0.1, 86_400) ?? CHANGE_EVERY_SECONDS,
     patienceSeconds: number('--patience', values.patience, 0.1, 3600) ?? PATIENCE_SECONDS,
     only,
     json: values.json ?? false,
@@ -73,6 +80,7 @@ function parse(args: readonly string[]) {
       options: {
         minutes: { type: 'string' },
         seed: { type: 'string' },
+        'change-every': { type: 'string' },
         patience: { type: 'string' },
         only: { type: 'string' },
         json: { type: 'boolean' },

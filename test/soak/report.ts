@@ -46,6 +46,7 @@ function tables(result: SoakResult): Table[] {
         ['lanes that crashed', count(ledger.events.of('laneExited'))],
         ['lanes killed for a stuck call', count(ledger.killed)],
         ['lanes killed from outside', count(ledger.killedFromOutside)],
+        ['threads of lanes ended', count(ledger.threadsEnded)],
         ['lanes recycled', count(ledger.events.of('laneRecycled'))],
       ],
     },

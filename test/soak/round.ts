@@ -23,6 +23,7 @@ import { WedgeWatch } from './wedges.js';
 /** Longest that what was begun may take when nothing new is begun any more: far more than any call, load or drain here. */
 const LAST_ONES_MS = 120_000;
 const QUIET_POLL_MS = 20;
+const MOST_ENDED_THREADS = 3;
 /** How often the registry is compared with its model. */
 export const PER_SECOND = 20;
 /** Closing takes as long as what goes on, or is cut short. */
@@ -85,6 +86,7 @@ export async function runRound(
   const work = [
     ...endpoints.map(runCallers),
     ...endpoints.map(runKiller),
+    ...endpoints.filter(({ kind }) => kind.fickle).map((each) => each.fickle.run(each)),
     ...operators.map((operator) => operator.run()),
   ];
   if (crowd) work.push(runCrowd(crowdKinds.map(endpointOf), random.int(0, durationMs / 2)));
@@ -105,7 +107,17 @@ export async function runRound(
   await settledWithin(done, LAST_ONES_MS);
   // What is left now are calls that nobody waits for.
   await until(() => scene.registry.stats().activeRequests === 0);
-  if (!closes) await Promise.all(endpoints.map((each) => untilWell(each, scene.patienceMs)));
+  if (!closes) {
+    await Promise.all(endpoints.map((each) => untilWell(each, scene.patienceMs)));
+    const isInProcess = ({ kind }: SoakEndpoint) => kind.options.isolation === 'process';
+    const ends = operators.filter((_, index) => isInProcess(endpoints[index] as SoakEndpoint));
+    await Promise.all(ends.map((operator) => operator.end()));
+    await endThreads(
+      scene,
+      endpoints.filter((each) => !isInProcess(each)),
+      random,
+    );
+  }
   await Promise.all(operators.map((operator) => operator.end()));
   scene.forks.endAll();
   await until(() => isQuiet(scene));
@@ -184,6 +196,38 @@ async function untilWell(endpoint: SoakEndpoint, patienceMs: number): Promise<vo
     // The circuit of lanes that were lost in a row is closed by an answer.
     await settledWithin(caller.sendQuietly(), patienceMs);
     await pause(QUIET_POLL_MS);
+  }
+}
+
+/**
+ * Ends threads of lanes that sleep, and asks all endpoints in the same turn: nothing is lost. (A thread that may be in native code must
+ * not be ended by anybody; that is why there is nothing else going on, and why threads that look after processes are left alone.)
+ */
+async function endThreads(
+  scene: Scene,
+  endpoints: readonly SoakEndpoint[],
+  random: Random,
+): Promise<void> {
+  const { registry, events, ledger } = scene;
+  for (let times = 0; times < MOST_ENDED_THREADS; times++) {
+    const areAsleep = () => {
+      const versions = registry.stats().endpoints.flatMap(({ versions }) => versions);
+      const lanes = versions.reduce((sum, { lanes }) => sum + lanes.serving, 0);
+      return lanes === events.threads.size;
+    };
+    await until(areAsleep);
+    const thread = random.pick([...events.threads]);
+    if (thread === undefined) return;
+    ledger.step('threads', `thread ${thread.threadId} is ended`);
+    ledger.threadsEnded += 1;
+    ledger.threadsEnding += 1;
+    const ended = thread.terminate();
+    const callers = endpoints.map((each) => new Caller(each, each.random(`after ${times}`)));
+    await Promise.all(callers.map((caller) => caller.sendQuietly()));
+    await ended;
+    await until(() => ledger.threadsEnding === 0);
+    if (ledger.threadsEnding > 0) ledger.problem('threads', 'the end of one was not told');
+    await Promise.all(endpoints.map((each) => untilWell(each, scene.patienceMs)));
   }
 }
 

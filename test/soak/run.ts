@@ -7,6 +7,7 @@ import { fixturesDir } from '../../fixtures/paths.js';
 import { HandlerRegistry, type LeftBehind } from '../../src/index.js';
 import { brokenLibraries } from './broken.js';
 import { type EventWatch, watchEvents } from './events.js';
+import { Fickle } from './fickle.js';
 import { Forks } from './forks.js';
 import { kinds } from './kinds.js';
 import { Ledger } from './ledger.js';
@@ -74,7 +75,8 @@ function open(cacheDir: string, ledger: Ledger): Life {
     defaultTimeoutMs: Number.POSITIVE_INFINITY,
     closeTimeoutMs: 60_000,
   });
-  return { registry, model: new Model(), events: watchEvents(registry, ledger) };
+  const model = new Model();
+  return { registry, model, events: watchEvents(registry, model, ledger) };
 }
 
 /** Ends a registry in which nothing goes on, and says what it has left behind. */
@@ -102,13 +104,14 @@ async function soak(
   directory: string,
   cacheDir: string,
 ): Promise<SoakResult> {
-  const { seed, minutes, only, patienceSeconds } = options;
+  const { seed, minutes, only, changeEverySeconds, patienceSeconds } = options;
   const ledger = new Ledger();
   const payloads = new Payloads(new Random(seed, 'payloads'));
   const broken = await brokenLibraries(directory);
   const forksDir = join(directory, 'forks');
   await mkdir(forksDir);
   const forks = new Forks(forksDir);
+  const fickle = new Fickle(join(directory, 'refuse'));
   const before = await measureSettled(cacheDir);
   let life = open(cacheDir, ledger);
   const taking = kinds.filter(({ id }) => only.includes(id));
@@ -123,7 +126,9 @@ async function soak(
     ledger,
     payloads,
     forks,
+    fickle,
     broken,
+    changeEveryMs: changeEverySeconds * 1000,
     patienceMs: patienceSeconds * 1000,
   };
   const rounds: RoundReport[] = [];

@@ -42,6 +42,11 @@ export class KnownVersion {
     return Object.values(this.totals).reduce((sum, count) => sum + count, 0) - this.totals.shed;
   }
 
+  /** With the last lane that held it, the library may have been unloaded: the next one counts from the start. */
+  countAnew(): void {
+    this.#counted.clear();
+  }
+
   /** Says so if a number that must come once comes again. */
   countOnce(count: number): string | null {
     if (this.#counted.has(count)) return `the count ${count} came twice`;
