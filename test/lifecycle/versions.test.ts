@@ -228,6 +228,11 @@ const mutations: Record<string, Mutation> = {
     from: `await this.#undo();`,
     to: ``,
   },
+  'the thread that looks into libraries is kept for a version that is loaded': {
+    module: 'endpoint',
+    from: `letPrepareThreadEnd();`,
+    to: ``,
+  },
   'a graceful swap drops at once': {
     module: 'endpoint',
     from: `graceful ? (drainTimeoutMs ?? previous.options.drainTimeoutMs) : 0`,

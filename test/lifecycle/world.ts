@@ -301,6 +301,7 @@ type Surroundings = Pick<
   | 'settledWithin'
   | 'newCrew'
   | 'kill'
+  | 'keepPrepareThread'
   | 'clock'
   | 'stepped'
   | 'violated'
@@ -375,7 +376,10 @@ export class Code {
       './latency.js': latency,
       './library/mappings.js': { readMaps: () => Promise.resolve(''), listsFile: () => false },
       './library/prepare/prepare.js': { prepareLibrary: () => Promise.resolve(PREPARED) },
-      './library/prepare/prepare-thread.js': { startAhead: () => undefined },
+      './library/prepare/prepare-thread.js': {
+        startAhead: () => undefined,
+        keep: () => world().keepPrepareThread(),
+      },
       './library/system-errors.js': systemErrors,
       './load-error.js': loadError,
       './native-functions.js': { bindNativeFunctions: () => Promise.resolve() },
@@ -472,6 +476,8 @@ export class World {
   #refusing = new Set<Version>();
   /** What was found to be wrong in the middle of something. */
   #violation: unknown = null;
+  /** Who wants the thread that looks into libraries to stay. */
+  readonly #threadHolds = new Set<object>();
   #operations = 0;
   #deaths = 0;
   #refusals = 0;
@@ -516,6 +522,12 @@ export class World {
     const crew = new Crew(resolved);
     this.#crews.push(crew);
     return crew;
+  }
+
+  keepPrepareThread(): () => void {
+    const hold = {};
+    this.#threadHolds.add(hold);
+    return () => void this.#threadHolds.delete(hold);
   }
 
   kill(ring: producer.RingProducer, lane: number): void {
@@ -877,6 +889,7 @@ export class World {
     }
     assert.equal(this.#copies, active === null ? 0 : 1, 'copies');
     assert.equal(this.#held, 0, 'the process is kept alive');
+    assert.equal(this.#threadHolds.size, 0, 'the thread that looks into libraries is kept');
     assert.equal(this.#endpoint.$draining.size + this.#endpoint.$hanging.size, 0, 'left over');
   }
 
