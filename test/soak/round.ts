@@ -24,6 +24,8 @@ import { WedgeWatch } from './wedges.js';
 const LAST_ONES_MS = 120_000;
 const QUIET_POLL_MS = 20;
 const MOST_ENDED_THREADS = 3;
+/** Far longer than a lane needs to look at its mail. */
+const LOOKED_MS = 100;
 /** How often the registry is compared with its model. */
 export const PER_SECOND = 20;
 /** Closing takes as long as what goes on, or is cut short. */
@@ -216,6 +218,8 @@ async function endThreads(
       return lanes === events.threads.size;
     };
     await until(areAsleep);
+    // A lane that was told of new memory looks at it, also if it has nothing to do with it. That is not to be seen from here.
+    await pause(LOOKED_MS);
     const thread = random.pick([...events.threads]);
     if (thread === undefined) return;
     ledger.step('threads', `thread ${thread.threadId} is ended`);
