@@ -5,7 +5,7 @@
  * offset to `process.hrtime()`, which is the same clock for all, is measured once a thread.
  */
 
-// Not the global of this name: that is a getter, which costs as much as the clock itself.
+// The global of this name is a getter, which optimised code calls each time.
 import { performance } from 'node:perf_hooks';
 
 const NS_PER_MS = 1e6;

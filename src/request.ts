@@ -32,7 +32,10 @@ export interface RequestContext {
 export interface EncodedRequest {
   readonly body: Uint8Array | string;
   readonly byteLength: number;
-  /** The memory that the bytes are in, if it is shared. To ask a view for its memory takes 30 ns, so it is done once. */
+  /**
+   * The memory that the bytes are in, if it is shared. Asking a view for its memory takes 30 ns, so
+   * it is done once.
+   */
   readonly shared: SharedArrayBuffer | null;
   readonly requestId: string;
   readonly requestIdLength: number;
@@ -182,7 +185,7 @@ function writeBody(target: Buffer, at: number, body: Uint8Array | string): void 
   else copyInto(target, at, body);
 }
 
-/** What bytes lie in; null if the request is none. */
+/** The memory of a request of bytes; null for any other request. */
 function memoryOf(request: RequestPayload): ArrayBufferLike | null {
   if (ArrayBuffer.isView(request)) return request.buffer;
   return types.isAnyArrayBuffer(request) ? request : null;
@@ -213,7 +216,7 @@ function bytesOf(view: ArrayBufferView, memory: ArrayBufferLike): Uint8Array {
   return fixedBytesOf(view, memory);
 }
 
-/** A function of its own, because what a closure captures is allocated before anything else is done. */
+/** Apart from `bytesOf`, which would allocate what the closure captures on every call. */
 function fixedBytesOf(view: ArrayBufferView, memory: ArrayBufferLike): Uint8Array {
   return fixed(() => {
     // A DataView throws by itself where its length is asked for.
@@ -222,7 +225,7 @@ function fixedBytesOf(view: ArrayBufferView, memory: ArrayBufferLike): Uint8Arra
   });
 }
 
-/** A buffer that was transferred elsewhere would be read as empty, or throw. */
+/** A buffer that was transferred elsewhere would be taken for an empty one, or throw. */
 function bytesIn(memory: ArrayBufferLike): Uint8Array {
   return fixed(() => new Uint8Array(memory, 0, memory.byteLength));
 }
