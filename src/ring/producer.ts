@@ -71,27 +71,25 @@ export class RingProducer {
   }
 
   // ---- The request ledger ----------------------------------------------------------------------
-  // This thread alone reads and writes it, so nothing about it has to be atomic, which would cost a
-  // request three calls.
+  // It is counted with Atomics, so that any thread that has the memory may look at it. This thread
+  // alone writes it, and its own looks need not be.
 
   /** Counts one more request in flight; false, and nothing counted, once the ledger is closed. */
   acquire(): boolean {
-    const ledger = this.#ledger;
-    if ((ledger & LEDGER_CLOSED) !== 0) return false;
-    this.words[CONTROL.LEDGER] = ledger + LEDGER_ONE;
+    if ((this.#ledger & LEDGER_CLOSED) !== 0) return false;
+    Atomics.add(this.words, CONTROL.LEDGER, LEDGER_ONE);
     return true;
   }
 
   /** Counts one less: for a request that no lane will ever run, and for a caller's own guard. */
   release(): void {
-    const ledger = this.#ledger;
-    if (ledger < LEDGER_ONE) assert.fail('a request was released twice');
-    this.words[CONTROL.LEDGER] = ledger - LEDGER_ONE;
+    const before = Atomics.sub(this.words, CONTROL.LEDGER, LEDGER_ONE);
+    if (before < LEDGER_ONE) assert.fail('a request was released twice');
   }
 
   /** Refuses new requests from now on. */
   closeLedger(): void {
-    this.words[CONTROL.LEDGER] = this.#ledger | LEDGER_CLOSED;
+    Atomics.or(this.words, CONTROL.LEDGER, LEDGER_CLOSED);
   }
 
   /** Requests in flight: accepted, and not yet returned from by whoever executes them. */
