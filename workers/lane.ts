@@ -8,6 +8,7 @@
 
 import type { LaneMessage, LaneStart, LaneTask } from '../src/lane-protocol.js';
 import { enterLaneThread } from '../src/lane-threads.js';
+import type { LoadPlan } from '../src/library/load-plan.js';
 import { NOTHING, RingConsumer } from '../src/ring/consumer.js';
 import type { NativeCall } from './native-call.js';
 import type { NativeLibrary } from './native-library.js';
@@ -26,9 +27,8 @@ export default async function lane(start: LaneStart): Promise<void> {
   enterLaneThread(start.laneThreads);
   ring.enterCritical();
   // At once: each import waits for its files several times.
-  const [native, opening, { CallFrame }, { NativeCall }, { noteCallMemory }] = await Promise.all([
+  const [native, { CallFrame }, { NativeCall }, { noteCallMemory }] = await Promise.all([
     import('./native-library.js'),
-    import('./open-library.js'),
     import('./call-frame.js'),
     import('./native-call.js'),
     import('./call-memory.js'),
@@ -40,8 +40,12 @@ export default async function lane(start: LaneStart): Promise<void> {
   ring.enterCritical();
   const memory = new native.NativeMemory(task.stackBytes);
   noteCallMemory(memory, task.stackBytes, task.callMemory);
-  const makeShim = await opening.shimMaker(task.plan);
-  const library = open(native, () => opening.openLibrary(task.plan, makeShim), ring, tell);
+  const { plan } = task;
+  const opening = isPlain(plan) ? null : await import('./open-library.js');
+  const makeShim = (await opening?.shimMaker(plan)) ?? null;
+  const openLibrary = () =>
+    opening === null ? new native.NativeLibrary(plan) : opening.openLibrary(plan, makeShim);
+  const library = open(native, openLibrary, ring, tell);
   if (library === null) return port.close();
   try {
     const frame = new CallFrame(memory, native.ABI_VERSION);
@@ -57,7 +61,7 @@ export default async function lane(start: LaneStart): Promise<void> {
     // The last to let go still has the library mapped: shutting down happens before anyone's last unload.
     if (ring.letGo()) {
       library.shutDown();
-      const libraries = opening.keepEntered(task.plan, task);
+      const libraries = opening?.keepEntered(plan, task) ?? [];
       if (libraries.length > 0) tell({ type: 'kept', libraries });
       // Only now may another lane have the library start threads again.
       ring.closed();
@@ -66,6 +70,13 @@ export default async function lane(start: LaneStart): Promise<void> {
     ring.leaveCritical();
   }
   port.close();
+}
+
+/** Whether a library is opened and closed, and that is all: each module that is imported for more costs a lane a millisecond or two. */
+function isPlain({ runtimeShim, loadFirst, keepMapped, mayStartThreads }: LoadPlan): boolean {
+  return (
+    runtimeShim === null && loadFirst.length === 0 && keepMapped.length === 0 && !mayStartThreads
+  );
 }
 
 function serve(ring: RingConsumer, server: Server, wear: Wear): void {
