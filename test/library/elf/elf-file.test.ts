@@ -5,12 +5,14 @@ import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { fixture } from '../../../fixtures/paths.js';
 import { ElfError } from '../../../src/library/elf/bytes.js';
+import { STV } from '../../../src/library/elf/constants.js';
 import {
   ElfFile,
   type ElfSymbol,
   isExported,
   isImported,
 } from '../../../src/library/elf/elf-file.js';
+import { gnuHash } from '../../../src/library/elf/hash.js';
 import { flipped, truncations } from '../../fuzz/mutants.js';
 import { scratch } from '../../support/files.js';
 import { compileIn } from '../../support/libraries.js';
@@ -65,6 +67,60 @@ for (const [what, flags] of Object.entries(STYLES)) {
     t.true(referred.includes('elsewhere'));
   });
 }
+
+/** What is answered without naming symbols, beside what their entries say. */
+function agrees(t: ExecutionContext, file: ElfFile): void {
+  const symbols = [...file.symbols()];
+  const indexesOf = (which: (symbol: ElfSymbol) => boolean) =>
+    symbols.filter(which).map(({ index }) => index);
+  t.deepEqual(file.imports.indexes, indexesOf(isImported));
+  t.deepEqual(
+    file.imports.hashes,
+    symbols.filter(isImported).map(({ name }) => gnuHash(name)),
+  );
+  t.deepEqual(
+    file.unique,
+    indexesOf(({ binding }) => binding === 'unique'),
+  );
+  const isDefault = ({ visibility }: ElfSymbol) => visibility === STV.DEFAULT;
+  t.deepEqual(
+    indexesOf(({ index }) => file.isReplaceable(index)),
+    indexesOf((symbol) => isExported(symbol) && isDefault(symbol)),
+  );
+  for (const { index, name } of symbols) {
+    const hash = gnuHash(name);
+    const stored = file.storedHashOf(index);
+    if (file.nameHashOf(index) !== hash) t.fail(`the hash of ${name}`);
+    if (stored !== null && stored !== (hash & ~1) >>> 0) t.fail(`the stored hash of ${name}`);
+    if (stored !== null && !file.mayDefine(hash)) t.fail(`${name} is filtered out`);
+  }
+  const referenced = new Set([...file.relocations()].map(({ symbol }) => symbol));
+  referenced.delete(0);
+  t.deepEqual(
+    file.referencedSymbols(),
+    [...referenced].sort((a, b) => a - b),
+  );
+}
+
+for (const [what, flags] of Object.entries(STYLES)) {
+  onLinux(`bytes and hashes say what symbols do: ${what}`, async (t) => {
+    const directory = await scratch(t);
+    agrees(t, opened(t, await compileIn(directory, { name: 'libx.so', code: CODE, flags })));
+  });
+}
+
+onLinux('bytes and hashes say what symbols do: C++, and the program that runs this', (t) => {
+  for (const path of [fixture('cpp_unique'), '/proc/self/exe']) agrees(t, opened(t, path));
+});
+
+onLinux('a filter rules out names that are not there', async (t) => {
+  const directory = await scratch(t);
+  const flags = ['-Wl,--hash-style=gnu'];
+  const file = opened(t, await compileIn(directory, { name: 'libx.so', code: CODE, flags }));
+  const names = Array.from({ length: 1000 }, (_, index) => `nothing_${index}`);
+  const passed = names.filter((name) => file.mayDefine(gnuHash(name)));
+  t.true(passed.length < names.length / 2, `${passed.length} of ${names.length} pass`);
+});
 
 onLinux('a library that defines nothing has symbols all the same', async (t) => {
   const directory = await scratch(t);
