@@ -20,7 +20,7 @@ Builds a handler on each library, loads it in threads and in processes, and comp
 load and swaps, with deadlines of a millisecond, with 16 MiB, and after the unload. Takes about ten minutes on two cores.
 
   library      ${libraries.map(({ name }) => name).join(', ')} (default: all)
-  --brief      few swaps, which say nothing about what they leave behind, and two libraries at a time; some three minutes
+  --brief      few swaps, which say nothing about what they leave behind, and two libraries at a time; three to five minutes
   --publish    keep the results in test/real/published.json and write them into docs/libraries.md
   --json       print the results as JSON; progress goes to standard error
   --help       print this
