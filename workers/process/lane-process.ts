@@ -16,7 +16,9 @@ import { DOUBLE, type LaneMemory, laneMemoryLayout, mapLaneMemory, TURN } from '
 import { createMemory, socketPair, unmapMemory } from './posix.js';
 import type { ProgramTask } from './program-task.js';
 
-const program = fileURLToPath(new URL('./program.js', import.meta.url));
+// Of the modules here only entry points are sure to be files of their own, and the bridge is the one
+// that runs this: see `bundle` in package.json.
+const program = fileURLToPath(new URL('./process/program.js', import.meta.url));
 
 /** How often it is looked whether a process that should end has ended. */
 const LOOK_MS = 1;
