@@ -1,6 +1,7 @@
 /** Somebody who kills processes of lanes, at any time and whatever they do, as a system short of memory does. */
 
 import { setTimeout as pause } from 'node:timers/promises';
+import { codeOf } from '../../src/library/system-errors.js';
 import type { SoakEndpoint } from './endpoint.js';
 import { childProcesses } from './resources.js';
 
@@ -36,10 +37,16 @@ function kill({ kind, ledger, model }: SoakEndpoint, victim: Victim | undefined)
     ledger.problem(kind.id, 'a process of a version nobody made');
     return;
   }
+  try {
+    process.kill(victim.pid, 'SIGKILL');
+  } catch (error) {
+    // Its lane has waited for it in this very moment.
+    if (codeOf(error) === 'ESRCH') return;
+    throw error;
+  }
   known.killed += 1;
   known.crashing += 1;
   ledger.crashing += 1;
   ledger.killedFromOutside += 1;
   ledger.step(kind.id, `process ${victim.pid} of version ${victim.version} is killed`);
-  process.kill(victim.pid, 'SIGKILL');
 }
