@@ -63,7 +63,7 @@ export class HandlerResponse {
     this.release();
   }
 
-  /** The response as UTF-8 text; invalid sequences become U+FFFD. */
+  /** The response as UTF-8 text; invalid sequences become U+FFFD. Empty after `release()`. */
   text(): string {
     const { buffer, byteOffset, byteLength } = this.bytes;
     return Buffer.from(buffer, byteOffset, byteLength).toString('utf8');
@@ -72,7 +72,7 @@ export class HandlerResponse {
   /**
    * The response parsed as JSON.
    *
-   * @throws {SyntaxError} if it is not JSON.
+   * @throws {SyntaxError} if it is not JSON, or was released.
    */
   json<T = unknown>(): T {
     return JSON.parse(this.text()) as T;

@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process';
 import { access, mkdtemp, readFile, realpath, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
-import { delimiter, dirname, join } from 'node:path';
+import { delimiter, dirname, join, posix } from 'node:path';
 import test from 'ava';
 import { fixture, packageRoot } from '../fixtures/paths.js';
 
@@ -142,8 +142,41 @@ test('has what it needs and nothing else', async (t) => {
     packed.filter((path) => /^dist\/(?!src\/|workers\/)|\.test\./.test(path)),
     [],
   );
-  for (const path of ['LICENSE', 'README.md', 'CHANGELOG.md']) t.true(packed.includes(path), path);
+  for (const path of ['LICENSE', 'README.md', 'CHANGELOG.md', 'CONTRIBUTING.md'])
+    t.true(packed.includes(path), path);
 });
+
+test('links in its documents lead to files that are there, and to headings in them', async (t) => {
+  const root = join(project, 'node_modules/changeover');
+  const documents = packed.filter((path) => path.endsWith('.md'));
+  const headings = new Map<string, Set<string>>();
+  for (const path of documents) {
+    const text = await readFile(join(root, path), 'utf8');
+    headings.set(
+      path,
+      new Set([...text.matchAll(/^#+ (.+)$/gm)].map(([, title = '']) => anchor(title))),
+    );
+  }
+  let links = 0;
+  for (const path of documents) {
+    const text = await readFile(join(root, path), 'utf8');
+    for (const [, link, image] of text.matchAll(/\]\(([^)\s]+)\)|(?:src|srcset)="([^"]+)"/g)) {
+      const [file = '', heading] = (link ?? image ?? '').split('#');
+      if (/^https?:/.test(file)) continue;
+      links++;
+      const target = file === '' ? path : posix.join(posix.dirname(path), file);
+      t.true(packed.includes(target), `${path}: ${target}`);
+      if (heading !== undefined) t.true(headings.get(target)?.has(heading), `${target}#${heading}`);
+    }
+  }
+  t.true(links > 0);
+});
+
+/** As GitHub names a heading. */
+function anchor(title: string): string {
+  const words = title.replace(/\[([^\]]*)\]\([^)]*\)/g, '$1').toLowerCase();
+  return words.replace(/[^\p{L}\p{N}\s_-]/gu, '').replaceAll(' ', '-');
+}
 
 test('its source maps point at files that are there', async (t) => {
   const maps = packed.filter((path) => path.endsWith('.map'));
