@@ -27,7 +27,7 @@ export function loadErrorFor(
     case 'missing-symbol':
       return new MissingSymbolError(
         failure.symbol,
-        `${path} does not export ${failure.symbol}; include handler.h, write HANDLER_DEFINE_ABI() and handler_entry, and export them (HANDLER_EXPORT)`,
+        `${path} is no handler, since it does not export ${failure.symbol}; include handler.h, write HANDLER_DEFINE_ABI() and handler_entry, and export them (HANDLER_EXPORT)`,
         path,
         identity,
       );

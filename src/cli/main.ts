@@ -2,6 +2,7 @@
 
 /** `changeover COMMAND ...`: finds the command and ends with its exit code: 0 good, 1 bad news, 2 used wrongly. */
 
+import { readFile } from 'node:fs/promises';
 import { type Command, UsageError } from './command.js';
 import { inspectCommand } from './inspect.js';
 
@@ -14,13 +15,19 @@ function usage(): string {
   const lines = Object.entries(COMMANDS).map(
     ([name, { summary }]) => `  ${name.padEnd(width)}  ${summary}`,
   );
-  return `Usage: changeover COMMAND ...\n\nCommands:\n${lines.join('\n')}\n\n"changeover COMMAND --help" says more.\n`;
+  return `Usage: changeover COMMAND ...\n\nCommands:\n${lines.join('\n')}\n\n"changeover COMMAND --help" says more, "changeover --version" which version this is.\n`;
 }
 
 async function main(args: string[]): Promise<number> {
   const [name = '', ...rest] = args;
   if (name === '--help' || name === '-h' || name === 'help') {
     process.stdout.write(usage());
+    return 0;
+  }
+  if (name === '--version') {
+    const manifest = new URL('../../../package.json', import.meta.url);
+    const { version } = JSON.parse(await readFile(manifest, 'utf8')) as { version: string };
+    process.stdout.write(`${version}\n`);
     return 0;
   }
   const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;

@@ -42,7 +42,9 @@ function rows(inspection: Inspection, paint: Paint): Row[] {
   }
   if (handlerSymbols !== null) {
     const others = otherSymbols?.length ?? 0;
-    const more = others === 0 ? [] : [paint('dim', `and ${others} that the host has no use for`)];
+    const and = handlerSymbols.length === 0 ? 'nothing of a handler, but' : 'and';
+    const more =
+      others === 0 ? [] : [paint('dim', `${and} ${others} that the host has no use for`)];
     result.push(['exports', ...handlerSymbols.slice(0, MAX_SYMBOLS).map(clean), ...more]);
   }
   if (dependencies !== null && dependencies.length > 0) {
@@ -88,8 +90,10 @@ function dependency(
 /** What is changed in a private copy. */
 function patch({ library, uniqueSymbols, names, searchPath }: LibraryPatch): string {
   const parts = [
-    uniqueSymbols > 0 ? `${uniqueSymbols} unique symbols made ordinary` : '',
-    names > 0 ? `${names} names of libraries` : '',
+    uniqueSymbols > 0
+      ? `${uniqueSymbols} unique ${uniqueSymbols === 1 ? 'symbol' : 'symbols'} made ordinary`
+      : '',
+    names > 0 ? `${names} ${names === 1 ? 'name of a library' : 'names of libraries'}` : '',
     searchPath ? 'where it looks for libraries' : '',
   ].filter((part) => part !== '');
   return `${clean(library)}: ${parts.join(', ')}`;

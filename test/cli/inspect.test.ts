@@ -1,12 +1,12 @@
 /** `changeover inspect` as a user runs it: what it prints and how it ends. */
 
 import { execFile } from 'node:child_process';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { stripVTControlCharacters } from 'node:util';
 import test from 'ava';
-import { fixture } from '../../fixtures/paths.js';
+import { fixture, packageRoot } from '../../fixtures/paths.js';
 import type { Inspection } from '../../src/inspect/inspect.js';
 import { formatInspection } from '../../src/inspect/report.js';
 import { scratch } from '../support/files.js';
@@ -46,6 +46,12 @@ test('help', async (t) => {
   const { exitCode, stdout } = await changeover('inspect', '--help');
   t.is(exitCode, 0);
   t.regex(stdout, /^Usage: changeover inspect LIB/);
+});
+
+test('the version is that of the package', async (t) => {
+  const manifest = await readFile(join(packageRoot, 'package.json'), 'utf8');
+  const { version } = JSON.parse(manifest) as { version: string };
+  t.like(await changeover('--version'), { exitCode: 0, stdout: `${version}\n`, stderr: '' });
 });
 
 test('called wrongly: exit code 2, on stderr, with what was expected', async (t) => {
