@@ -203,7 +203,7 @@ export function crashLoop(
   const last = messageOf(cause);
   return new CrashLoopError(
     crashes,
-    `${crashes} lanes of '${identity.endpoint}' were lost in a row, and none of them had answered a request; the last one: ${last}. A new one is tried from time to time; fix the handler and swap it`,
+    `${crashes} lanes of '${identity.endpoint}' were lost in a row, and none of them had answered a request; fix the handler and swap it. A new lane is tried from time to time. What became of the last one: ${last}`,
     { ...identity, cause },
   );
 }
