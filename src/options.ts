@@ -4,10 +4,12 @@
 
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
+import { types } from 'node:util';
 import type { ResourceLimits } from 'node:worker_threads';
 import { InvalidOptionError } from './errors.js';
 import { type Integrity, parseIntegrity } from './library/integrity.js';
 import { checkPreflight, type PreflightOptions } from './preflight/options.js';
+import { show } from './show.js';
 
 /** Options of one endpoint's versions. Given to the registry they are the default for all endpoints. */
 export interface EndpointOptions {
@@ -220,6 +222,28 @@ const OTHER_OPTIONS = [
   'allowUnsafePermissions',
 ];
 
+const ENDPOINT_OPTIONS = [...Object.keys(ENDPOINT_RULES), ...OTHER_OPTIONS];
+const REGISTRY_OPTIONS = [
+  'handlersDir',
+  'allowOutsideLinks',
+  'cacheDir',
+  ...Object.keys(REGISTRY_RULES),
+];
+const RESOURCE_LIMITS = [
+  'maxOldGenerationSizeMb',
+  'maxYoungGenerationSizeMb',
+  'codeRangeSizeMb',
+  'stackSizeMb',
+];
+
+/** Where an option belongs that was given in the wrong place. */
+const ELSEWHERE: Record<string, string> = {
+  integrity: 'it belongs to one library: give it to load, loadFrom, swap or swapGraceful',
+  ...Object.fromEntries(
+    REGISTRY_OPTIONS.map((name) => [name, 'give it to the constructor of the registry']),
+  ),
+};
+
 const TIMEOUT_RULE: NumberRule = { ...duration(0, 0.001), infinity: true };
 
 /**
@@ -233,6 +257,7 @@ export function splitLoadOptions(options: LoadOptions | undefined): {
 } {
   if (options === undefined) return { endpoint: undefined, integrity: undefined };
   const { integrity, ...endpoint } = asObject(options);
+  checkNames(endpoint, ENDPOINT_OPTIONS, ['integrity']);
   return {
     endpoint,
     integrity: integrity === undefined ? undefined : parseIntegrity(integrity),
@@ -245,6 +270,7 @@ export function splitLoadOptions(options: LoadOptions | undefined): {
  * @throws {InvalidOptionError} for an unknown name, a wrong type or a value out of range.
  */
 export function resolveRegistryOptions(options: RegistryOptions = {}): ResolvedRegistryOptions {
+  checkNames(options, REGISTRY_OPTIONS, ENDPOINT_OPTIONS);
   const {
     handlersDir,
     allowOutsideLinks,
@@ -254,7 +280,7 @@ export function resolveRegistryOptions(options: RegistryOptions = {}): ResolvedR
     maxConcurrentLoads,
     maxRegionBytes,
     ...rest
-  } = asObject(options);
+  } = options;
   const regionBytes = number('maxRegionBytes', maxRegionBytes, REGISTRY_RULES.maxRegionBytes);
   const endpoint = resolveEndpointOptions(rest);
   checkPayloadFits(endpoint, regionBytes);
@@ -303,14 +329,9 @@ export function resolveEndpointOptions(
   options: EndpointOptions = {},
   base?: ResolvedEndpointOptions,
 ): ResolvedEndpointOptions {
-  const given = asObject(options) as Record<string, unknown>;
+  checkNames(options, ENDPOINT_OPTIONS);
+  const given = options as Record<string, unknown>;
   const resolved: Record<string, unknown> = {};
-  for (const name of Object.keys(given)) {
-    if (!Object.hasOwn(ENDPOINT_RULES, name) && !OTHER_OPTIONS.includes(name)) {
-      const known = [...Object.keys(ENDPOINT_RULES), ...OTHER_OPTIONS].join(', ');
-      throw new InvalidOptionError(name, `there is no option '${name}' here; there are: ${known}`);
-    }
-  }
   for (const [name, rule] of Object.entries(ENDPOINT_RULES)) {
     const inherited = base?.[name as keyof typeof ENDPOINT_RULES] ?? rule.default;
     resolved[name] = number(name, given[name], { ...rule, default: inherited });
@@ -365,7 +386,23 @@ function checkIsolation(value: unknown): Isolation {
 const LEAST_OLD_GENERATION_MB = 4;
 
 function checkLimits(limits: unknown): void {
-  const { maxOldGenerationSizeMb } = asObject(limits, 'resourceLimits') as ResourceLimits;
+  const { maxOldGenerationSizeMb, ...rest } = asObject(limits, 'resourceLimits') as ResourceLimits;
+  for (const [name, value] of Object.entries(rest)) {
+    const option = `resourceLimits.${name}`;
+    if (!RESOURCE_LIMITS.includes(name)) {
+      throw new InvalidOptionError(
+        option,
+        `there is no '${name}' in resourceLimits; there are: ${RESOURCE_LIMITS.join(', ')}`,
+      );
+    }
+    number(option, value, {
+      default: 0,
+      min: 0,
+      max: Number.MAX_SAFE_INTEGER,
+      unit: 'MiB',
+      whole: false,
+    });
+  }
   number('resourceLimits.maxOldGenerationSizeMb', maxOldGenerationSizeMb, {
     default: 0,
     min: LEAST_OLD_GENERATION_MB,
@@ -405,8 +442,27 @@ export function checkDuration(name: string, value: unknown): number | undefined 
  * @throws {InvalidOptionError} if it is anything else.
  */
 export function checkTimeout(value: unknown): number {
-  // Undefined would be taken as not given.
-  return number('timeoutMs', value ?? null, TIMEOUT_RULE);
+  return requireNumber('timeoutMs', value, TIMEOUT_RULE);
+}
+
+/**
+ * Checks the options of a call that has one option, and returns that.
+ *
+ * @throws {InvalidOptionError} if they are no object, or have another option.
+ */
+export function onlyOption<O extends object, N extends keyof O & string>(
+  options: O | undefined,
+  name: N,
+): O[N] | undefined {
+  if (options === undefined) return undefined;
+  if (isAbortSignal(options)) {
+    throw new InvalidOptionError(
+      'options',
+      `options must be an object { ${name} }; got an AbortSignal: write { signal }`,
+    );
+  }
+  checkNames(options, [name]);
+  return options[name];
 }
 
 /**
@@ -434,15 +490,25 @@ function isAbortSignal(value: unknown): value is AbortSignal {
  * @throws {InvalidOptionError} if it is not a non-empty string.
  */
 export function checkPath(value: unknown): string {
-  return resolve(text('path', value) ?? missing('path'));
+  return resolve(text('path', value) ?? noPath('path', value));
 }
 
-function missing(name: string): never {
-  throw new InvalidOptionError(name, `${name} must be a path; got undefined`);
+/** @throws {InvalidOptionError} for anything that is no object, and for the first name that is in neither list. */
+function checkNames(value: unknown, known: readonly string[], more: readonly string[] = []): void {
+  for (const name of Object.keys(asObject(value) as object)) {
+    if (known.includes(name) || more.includes(name)) continue;
+    const advice = Object.hasOwn(ELSEWHERE, name)
+      ? ELSEWHERE[name]
+      : `there are: ${[...known, ...more].join(', ')}`;
+    throw new InvalidOptionError(name, `there is no option '${name}' here; ${advice}`);
+  }
 }
 
 function number(name: string, value: unknown, rule: NumberRule): number {
-  if (value === undefined) return rule.default;
+  return value === undefined ? rule.default : requireNumber(name, value, rule);
+}
+
+function requireNumber(name: string, value: unknown, rule: NumberRule): number {
   const fits =
     typeof value === 'number' &&
     ((value >= rule.min && value <= rule.max && (!rule.whole || Number.isInteger(value))) ||
@@ -463,15 +529,24 @@ function flag(name: string, value: unknown, inherited: boolean): boolean {
 }
 
 function text(name: string, value: unknown): string | undefined {
-  if (value === undefined || (typeof value === 'string' && value !== '')) return value;
-  throw new InvalidOptionError(name, `${name} must be a path; got ${show(value)}`);
+  if (value === undefined) return value;
+  if (typeof value === 'string' && value !== '' && !value.startsWith('file:')) return value;
+  return noPath(name, value);
+}
+
+function noPath(name: string, value: unknown): never {
+  const isUrl = value instanceof URL || (typeof value === 'string' && value.startsWith('file:'));
+  const advice = isUrl ? '; use fileURLToPath of node:url' : '';
+  throw new InvalidOptionError(
+    name,
+    `${name} must be a path, a string that is not empty; got ${show(value)}${advice}`,
+  );
 }
 
 function asObject<T>(value: T, name = 'options'): T {
-  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value;
+  // What has no names, such as a Map, would be taken for an object without any.
+  const fits =
+    typeof value === 'object' && value !== null && !Array.isArray(value) && !types.isMap(value);
+  if (fits) return value;
   throw new InvalidOptionError(name, `${name} must be an object; got ${show(value)}`);
-}
-
-function show(value: unknown): string {
-  return typeof value === 'string' ? JSON.stringify(value) : `${typeof value} ${String(value)}`;
 }

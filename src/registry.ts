@@ -21,6 +21,7 @@ import {
   checkDuration,
   checkPath,
   type LoadOptions,
+  onlyOption,
   type RegistryOptions,
   type ResolvedRegistryOptions,
   resolveRegistryOptions,
@@ -214,11 +215,12 @@ export class HandlerRegistry extends RegistryEmitter {
    * calls that outlive the drain timeout and their grace; the report says which. The id can be loaded again at once.
    *
    * @throws {NotLoadedError} if it is not loaded.
+   * @throws {InvalidOptionError} for an unknown option, or if `drainTimeoutMs` is not a duration.
    */
-  async unload(id: string, options: UnloadOptions = {}): Promise<DrainReport> {
+  async unload(id: string, options?: UnloadOptions): Promise<DrainReport> {
     this.#assertOpen();
     assertHandlerId(id);
-    const drainTimeoutMs = checkDuration('drainTimeoutMs', options.drainTimeoutMs);
+    const drainTimeoutMs = checkDuration('drainTimeoutMs', onlyOption(options, 'drainTimeoutMs'));
     const endpoint = this.#endpoints.get(id);
     if (endpoint === undefined) throw notLoaded(id);
     // What waits in line is taking it out of service; the drain itself holds nobody up.
@@ -417,14 +419,12 @@ export class HandlerRegistry extends RegistryEmitter {
    * Closes the registry: takes no more requests, lets those in flight finish, drops what has not finished in time, and
    * unloads everything. Settles by the deadline whatever the handlers do. Later calls get the first one's report.
    *
-   * @throws {InvalidOptionError} if `timeoutMs` is not a duration.
+   * @throws {InvalidOptionError} for an unknown option, or if `timeoutMs` is not a duration; the registry stays as it is.
    */
-  async close(options: CloseOptions = {}): Promise<CloseReport> {
-    if (this.#closed === null) {
-      const timeoutMs =
-        checkDuration('timeoutMs', options.timeoutMs) ?? this.#options.closeTimeoutMs;
-      this.#closed = this.#keepAlive.during(() => this.#close(timeoutMs));
-    }
+  async close(options?: CloseOptions): Promise<CloseReport> {
+    const timeoutMs =
+      checkDuration('timeoutMs', onlyOption(options, 'timeoutMs')) ?? this.#options.closeTimeoutMs;
+    this.#closed ??= this.#keepAlive.during(() => this.#close(timeoutMs));
     return this.#closed;
   }
 

@@ -13,6 +13,7 @@ import { copyInto } from './native-copy.js';
 import type { RegionTable } from './regions.js';
 import { ALIGNMENT, contextBytes, ROOM_BYTES, requestRoomAt, SLOT, slotAt } from './ring/layout.js';
 import type { RingProducer } from './ring/producer.js';
+import { show } from './show.js';
 
 /**
  * A request: bytes (any `ArrayBuffer` or `SharedArrayBuffer`, or any view of one), a string (sent as UTF-8), or
@@ -61,7 +62,7 @@ export function encodeRequest(
   checkContext(context);
   const requestId = context?.requestId ?? '';
   if (typeof requestId !== 'string') {
-    throw new InvalidRequestError(`requestId must be a string; got ${typeof requestId}`);
+    throw new InvalidRequestError(`requestId must be a string; got ${show(requestId)}`);
   }
   // To a handler in C the string would end there, and be another request's id.
   if (requestId.includes('\0')) throw new InvalidRequestError('requestId must not contain a NUL');
@@ -105,9 +106,14 @@ function checkContext(context: unknown): void {
     context !== null &&
     !Array.isArray(context) &&
     !ArrayBuffer.isView(context);
-  if (fits) return;
+  if (fits) {
+    if (!('signal' in context)) return;
+    throw new InvalidRequestError(
+      'the context has no signal; give { signal } after the request, or after the timeout of executeWithTimeout',
+    );
+  }
   throw new InvalidRequestError(
-    `the context comes before the request and must be { requestId?, metadata? } or undefined; got ${typeof context}`,
+    `the context comes before the request and must be { requestId?, metadata? } or undefined; got ${show(context)}`,
   );
 }
 

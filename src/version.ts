@@ -20,7 +20,12 @@ import type { OwnLibrary, Prepared } from './library/prepare/prepare.js';
 import type { HandlerDependency, LibraryPatch, SharedStatics } from './library/prepare/report.js';
 import type { PrivateCopy } from './library/store.js';
 import { messageOf } from './library/system-errors.js';
-import { type Isolation, MAX_TIMER_MS, type ResolvedEndpointOptions } from './options.js';
+import {
+  type Isolation,
+  MAX_TIMER_MS,
+  onlyOption,
+  type ResolvedEndpointOptions,
+} from './options.js';
 import type { PreflightReport } from './preflight/preflight.js';
 import { type RegionBudget, RegionTable } from './regions.js';
 import type { RequestContext, RequestPayload } from './request.js';
@@ -389,7 +394,13 @@ export class Version implements LoadedHandler {
     options?: ExecuteOptions,
   ): Promise<HandlerResponse> {
     if (this.#state !== 'active') return Promise.reject(notServing(this.#identity));
-    return this.#dispatcher.execute(context, request, timeoutMs, options?.signal);
+    let signal: AbortSignal | undefined;
+    try {
+      signal = onlyOption(options, 'signal');
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    return this.#dispatcher.execute(context, request, timeoutMs, signal);
   }
 
   // ---- active → draining → drained → retired ---------------------------------------------------

@@ -2,7 +2,7 @@
 import { readdir } from 'node:fs/promises';
 import test from 'ava';
 import { fixture, fixturesDir } from '../fixtures/paths.js';
-import { HandlerRegistry } from '../src/index.js';
+import { type CloseOptions, HandlerRegistry } from '../src/index.js';
 import { scratch } from './support/files.js';
 import { type Gate, gateMaker } from './support/gate.js';
 import { holdInit } from './support/held-init.js';
@@ -228,8 +228,12 @@ test('closing at once counts what it drops', async (t) => {
   for (const outcome of outcomes) t.like(await outcome, { code: 'ERR_HANDLER_DROPPED' });
 });
 
-test('a bad timeout rejects, and the registry stays open', async (t) => {
+test('a bad option rejects, and the registry stays open', async (t) => {
   const { registry } = await openRegistry(t, {});
-  t.like(await failure(registry.close({ timeoutMs: -1 })), { code: 'ERR_HANDLER_INVALID_OPTION' });
+  const wrong = [{ timeoutMs: -1 }, { timeout: 5 }, 5, null] as CloseOptions[];
+  const refused = { code: 'ERR_HANDLER_INVALID_OPTION' };
+  for (const options of wrong) t.like(await failure(registry.close(options)), refused);
   await t.notThrowsAsync(registry.load('echo'));
+  await registry.close();
+  for (const options of wrong) t.like(await failure(registry.close(options)), refused);
 });

@@ -7,9 +7,12 @@ import {
   checkPath,
   checkTimeout,
   type EndpointOptions,
+  type LoadOptions,
+  onlyOption,
   type RegistryOptions,
   resolveEndpointOptions,
   resolveRegistryOptions,
+  splitLoadOptions,
 } from '../src/options.js';
 
 const KIB = 1024;
@@ -141,7 +144,7 @@ test('directories are made absolute', (t) => {
   t.is(registry({ handlersDir: 'here' })['handlersDir'], resolve('here'));
   t.is(registry({ cacheDir: '/there' })['cacheDir'], '/there');
   for (const name of ['handlersDir', 'cacheDir']) {
-    for (const value of ['', 1, null, {}, ['/a']]) {
+    for (const value of ['', 1, null, {}, ['/a'], Object.create(null), new URL('file:///a')]) {
       const error = t.throws<InvalidOptionError>(() => registry({ [name]: value }), {
         instanceOf: InvalidOptionError,
       });
@@ -158,6 +161,24 @@ test('resourceLimits are an object', (t) => {
       instanceOf: InvalidOptionError,
     });
     t.is(error.option, 'resourceLimits');
+  }
+});
+
+test('resourceLimits has the names of worker_threads, and numbers', (t) => {
+  const all = { maxYoungGenerationSizeMb: 8, codeRangeSizeMb: 0, stackSizeMb: 4.5 };
+  t.is(endpoint({ resourceLimits: all })['resourceLimits'], all);
+  for (const [name, value] of [
+    ['maxOldGenerationSizeMB', 64],
+    ['heap', 64],
+    ['stackSizeMb', -1],
+    ['codeRangeSizeMb', '8'],
+    ['maxYoungGenerationSizeMb', Number.NaN],
+  ] as const) {
+    const error = t.throws<InvalidOptionError>(
+      () => endpoint({ resourceLimits: { [name]: value } }),
+      { instanceOf: InvalidOptionError },
+    );
+    t.is(error.option, `resourceLimits.${name}`);
   }
 });
 
@@ -201,6 +222,52 @@ test('an unknown option is refused by name', (t) => {
   }
 });
 
+test('what is unknown is told with what there is, or where it belongs', (t) => {
+  const said = (attempt: () => unknown) =>
+    t.throws<InvalidOptionError>(attempt, { instanceOf: InvalidOptionError }).message;
+  const toRegistry = said(() => registry({ thread: 2 }));
+  const toLoad = said(() => splitLoadOptions({ thread: 2 } as LoadOptions));
+  for (const name of [...Object.keys(REGISTRY), 'handlersDir', 'cacheDir', 'allowOutsideLinks']) {
+    t.true(toRegistry.includes(name), name);
+    t.false(toLoad.includes(name), name);
+    t.regex(
+      said(() => splitLoadOptions({ [name]: 1 } as LoadOptions)),
+      /constructor/,
+    );
+  }
+  for (const name of Object.keys(ENDPOINT)) {
+    t.true(toRegistry.includes(name), name);
+    t.true(toLoad.includes(name), name);
+  }
+  t.true(toLoad.includes('integrity'));
+  t.regex(
+    said(() => registry({ integrity: 'sha256-x' })),
+    /loadFrom/,
+  );
+});
+
+test('a call with one option takes that and nothing else', (t) => {
+  const given = (options: unknown) => onlyOption(options as { signal?: unknown }, 'signal');
+  t.is(given(undefined), undefined);
+  t.is(given({}), undefined);
+  t.is(given({ signal: 1 }), 1);
+  for (const [options, option] of [
+    [AbortSignal.abort(), 'options'],
+    [100, 'options'],
+    [null, 'options'],
+    [[], 'options'],
+    [new Map([['signal', 1]]), 'options'],
+    [{ signals: 1 }, 'signals'],
+    [{ signal: 1, timeoutMs: 5 }, 'timeoutMs'],
+  ] as const) {
+    const error = t.throws<InvalidOptionError>(() => given(options), {
+      instanceOf: InvalidOptionError,
+      code: 'ERR_HANDLER_INVALID_OPTION',
+    });
+    t.is(error.option, option);
+  }
+});
+
 test('an option named __proto__ is unknown as well', (t) => {
   const hostile = JSON.parse('{"__proto__": {"threads": 3}}') as object;
   for (const resolveOptions of [endpoint, registry]) {
@@ -227,7 +294,7 @@ test('what belongs to the registry is unknown to an endpoint', (t) => {
 
 test('options are an object', (t) => {
   for (const resolveOptions of [endpoint, registry]) {
-    for (const value of [null, [], 'threads', 2]) {
+    for (const value of [null, [], 'threads', 2, new Map([['threads', 2]])]) {
       t.throws(() => resolveOptions(value as unknown as object), {
         instanceOf: InvalidOptionError,
       });

@@ -5,9 +5,11 @@ import test from 'ava';
 import { fixture } from '../fixtures/paths.js';
 import {
   type EndpointOptions,
+  type ExecuteOptions,
   type InvalidOptionError,
   libraryFileName,
   type RegistryClosedError,
+  type UnloadOptions,
 } from '../src/index.js';
 import { copiesIn, copyOf, scratch } from './support/files.js';
 import { gate } from './support/gate.js';
@@ -344,11 +346,17 @@ test('a wrong option is refused before anything is touched', async (t) => {
     () => registry.swapGraceful('echo', fixture('echo'), 0, wrong),
     () => registry.swapGraceful('echo', fixture('echo'), -1),
     () => registry.unload('echo', { drainTimeoutMs: Number.NaN }),
+    () => registry.unload('echo', { drainTimeout: 5 } as UnloadOptions),
+    () => registry.unload('echo', 5 as UnloadOptions),
+    () => registry.execute('echo', {}, 'x', AbortSignal.abort() as ExecuteOptions),
+    () => registry.execute('echo', {}, 'x', { timeoutMs: 5 } as ExecuteOptions),
+    () => registry.executeWithTimeout('echo', {}, 'x', 5000, 7 as ExecuteOptions),
+    () => registry.endpoint('echo').execute({}, 'x', null as unknown as ExecuteOptions),
     () => registry.swap('echo', ''),
   ]) {
     const error = (await rejection(attempt())) as InvalidOptionError;
     t.is(error.code, 'ERR_HANDLER_INVALID_OPTION');
-    t.regex(error.option, /^(threads|cacheDir|drainTimeoutMs|path)$/);
+    t.regex(error.option, /^(threads|cacheDir|drainTimeout(Ms)?|path|options|timeoutMs)$/);
   }
   t.is(registry.get('echo'), handler);
   t.is(await outcome(handler.execute({}, 'x')), 'x');

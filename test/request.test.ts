@@ -27,6 +27,7 @@ for (const [what, context] of Object.entries({
   null: null,
   'an array': [],
   'a number': 7,
+  'what belongs to the options': { signal: AbortSignal.abort() },
 })) {
   test(`a context that is ${what} is refused`, (t) => {
     t.throws(() => encodeRequest(context as never, 'x', LIMIT), INVALID);

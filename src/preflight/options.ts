@@ -3,6 +3,7 @@
 import { InvalidOptionError } from '../errors.js';
 import type { RequestContext, RequestPayload } from '../request.js';
 import type { HandlerResponse } from '../response.js';
+import { show } from '../show.js';
 
 /** A request that a library must answer with success before it is loaded. */
 export interface SelfTest {
@@ -39,7 +40,7 @@ export function checkPreflight(value: unknown): PreflightOptions | false {
   if (check !== undefined && typeof check !== 'function') {
     throw new InvalidOptionError(
       'preflight.selfTest',
-      `preflight.selfTest.check must be a function; got ${typeof check}`,
+      `preflight.selfTest.check must be a function; got ${show(check)}`,
     );
   }
   return { selfTest: selfTest as SelfTest };
@@ -48,7 +49,7 @@ export function checkPreflight(value: unknown): PreflightOptions | false {
 function checkNames(option: string, value: unknown, known: string[]): void {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     const kinds = option === 'preflight' ? 'a boolean or an object' : 'an object';
-    throw new InvalidOptionError(option, `${option} must be ${kinds}; got ${typeof value}`);
+    throw new InvalidOptionError(option, `${option} must be ${kinds}; got ${show(value)}`);
   }
   for (const name of Object.keys(value)) {
     if (known.includes(name)) continue;
