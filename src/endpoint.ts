@@ -478,7 +478,7 @@ export class Endpoint {
 }
 
 export function notLoaded(id: string): NotLoadedError {
-  return new NotLoadedError(`no handler '${id}' is loaded; call load('${id}') first`, {
+  return new NotLoadedError(`no handler '${id}' is loaded; call load('${id}') and await it first`, {
     endpoint: id,
   });
 }
