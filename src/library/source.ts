@@ -85,7 +85,8 @@ async function missingAdvice(path: string): Promise<string> {
     .filter((name) => /^(lib)?handler_[A-Za-z0-9_-]+\.(so|dylib|dll)$/.test(name))
     .sort((a, b) => sharedPrefix(b, wanted) - sharedPrefix(a, wanted) || (a < b ? -1 : 1))
     .slice(0, MAX_SUGGESTIONS);
-  if (similar.length === 0) return 'its directory has no handler library; build it or correct it';
+  if (similar.length === 0)
+    return 'no such file, and its directory has no handler library; build it, or correct the path';
   return `no such file; its directory has ${similar.join(', ')}`;
 }
 
