@@ -144,8 +144,8 @@ export function copyOut(
     copy.set(bytes.subarray(start, start + length));
     return copy;
   }
-  // A slab that its holder has detached all the same has length 0.
-  if (slabUsed + length > slab.length) {
+  // A slab that its holder has detached all the same has length 0, and no room even for an empty one.
+  if (slabUsed + (length || 1) > slab.length) {
     slab = newSlab();
     slabBuffer = slab.buffer;
     slabWords = new Int32Array(slabBuffer);

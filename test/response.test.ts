@@ -1,5 +1,5 @@
 /** Responses in slabs: small ones share a buffer, and none can take the others' away. */
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import { copyOut, HandlerResponse } from '../src/response.js';
 
 function sharedBytes(length: number, value: number) {
@@ -46,15 +46,25 @@ test('a small response cannot be transferred, so its neighbours stay whole', (t)
   t.is(copyOut(shared, 0, 16).length, 16);
 });
 
-test('whatever a caller does to its buffer, the next response has its bytes', (t) => {
-  const one = copyOut(shared, 0, 16);
-  const buffer = one.buffer as ArrayBuffer & { transfer?: () => ArrayBuffer };
+function transferAway(t: ExecutionContext, response: Uint8Array<ArrayBuffer>): void {
+  const buffer = response.buffer as ArrayBuffer & { transfer?: () => ArrayBuffer };
   try {
     buffer.transfer?.();
   } catch (error) {
     // Newer versions of Node refuse; older ones do not have it, or detach.
     t.is((error as Error).name, 'TypeError');
   }
+}
+
+test('whatever a caller does to its buffer, the next response has its bytes', (t) => {
+  transferAway(t, copyOut(shared, 0, 16));
+  t.is(copyOut(shared, 0, 16).length, 16);
+});
+
+test('the same of empty responses, the first of which begins a slab', (t) => {
+  transferAway(t, copyOut(shared, 0, 16));
+  transferAway(t, copyOut(shared, 0, 0));
+  t.is(copyOut(shared, 0, 0).length, 0);
   t.is(copyOut(shared, 0, 16).length, 16);
 });
 
