@@ -24,6 +24,8 @@ export interface LanePoolOptions {
 
 /** The part of Piscina's worker that its load balancer is given and that is used here. */
 interface BalancedWorker {
+  /** The number of its thread. */
+  readonly id: number;
   readonly currentUsage: number;
   readonly terminating: boolean;
   readonly destroyed: boolean;
@@ -50,6 +52,8 @@ export class LanePool {
   readonly #waiting: WaitingLane[] = [];
   /** Threads that have not ended yet, also those that Piscina has let go of. */
   readonly #threads = new Set<Worker>();
+  /** Of those, the numbers of the ones that were given a lane. */
+  readonly #haveHadLanes = new Set<number>();
   /** What threads note of their memory for native calls, one note for each lane that was started. */
   readonly #notes = new Set<CallMemoryNote>();
   /** Notes of threads that have ended, until they are acted on. */
@@ -67,7 +71,9 @@ export class LanePool {
       taskQueue: this.#queue,
       loadBalancer: (task, workers) => {
         const idle = idleWorker(workers);
-        if (idle !== null) (task as unknown as BalancedTask)[queueOptionsSymbol]?.onHandedOver();
+        if (idle === null) return null;
+        this.#haveHadLanes.add(idle.id);
+        (task as unknown as BalancedTask)[queueOptionsSymbol]?.onHandedOver();
         return idle;
       },
       recordTiming: false,
@@ -91,7 +97,8 @@ export class LanePool {
   /**
    * Runs a lane in a thread of its own. Settles when the lane has left, rejects if its thread died.
    *
-   * @param onHandedOver Called right before the thread, which has started by then, gets the lane.
+   * @param onHandedOver Called right before the thread gets the lane. A thread that is still starting by then goes on to it by
+   * itself, whatever this one does.
    */
   async run(
     lane: Omit<LaneStart, 'callMemory'>,
@@ -144,10 +151,25 @@ export class LanePool {
       this.#threads.add(thread);
       // Only a running thread has a number.
       const { threadId } = thread;
-      thread.once('exit', () => {
+      thread.once('exit', (code) => {
         this.#threads.delete(thread);
+        const hasHadLane = this.#haveHadLanes.delete(threadId);
         this.#giveBackMemoryOf(threadId);
+        if (!hasHadLane) this.#failWithoutThreads(code);
       });
+    }
+  }
+
+  /**
+   * Piscina tells nobody of a thread that ends without an error and without a lane. Another is started with the next one
+   * that comes; if none does, lanes would wait for ever.
+   */
+  #failWithoutThreads(code: number): void {
+    if (this.#piscina.threads.some(({ threadId }) => !this.#haveHadLanes.has(threadId))) return;
+    for (const { task, fail } of this.#waiting) {
+      if (!this.#queue.has(task)) continue;
+      this.#queue.giveUp(task);
+      fail(new Error(`it exited with code ${code} before it had a lane`));
     }
   }
 

@@ -126,3 +126,16 @@ test.serial(
     await pool.destroy();
   },
 );
+
+test.serial('a thread ends without an error before it has a lane: the load is told', async (t) => {
+  const { registry } = await openRegistry(t, { threads: 1 });
+  const onWorker = (thread: Worker) => {
+    if (!isPrepareThread(thread)) void thread.terminate();
+  };
+  process.on('worker', onWorker);
+  t.teardown(() => process.off('worker', onWorker));
+
+  await t.throwsAsync(registry.load('echo'), { code: 'ERR_HANDLER_LOAD_FAILED' });
+
+  t.is(registry.stats().hangingLoads, 0);
+});
