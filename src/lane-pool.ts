@@ -31,7 +31,7 @@ interface BalancedWorker {
   readonly destroyed: boolean;
 }
 
-/** Piscina shows the load balancer of a task what stands under this key, and nothing else of it. */
+/** All that a load balancer can see of a task is the value under this key. */
 const { queueOptionsSymbol } = Piscina;
 
 /** A task as the load balancer sees it. */

@@ -256,8 +256,8 @@ export class Standby {
       laneThreads,
       port: remotePort,
     };
-    // Until then the thread runs nothing that it could not be terminated in. At the end of the
-    // process it would be waited for in vain: this thread no longer hands over anything.
+    // Not earlier: until the hand-over the thread can be terminated anywhere. And if the process
+    // exits first, nothing is handed over any more, so the exit would wait for it in vain.
     const ended = this.#pool.run(start, isolation, () => ring.guardLane(index));
     return { port, outbox, ended };
   }

@@ -28,7 +28,7 @@ export default async function bridge(start: LaneStart): Promise<void> {
 
   enterLaneThread(start.laneThreads);
   ring.enterCritical();
-  // At once: each import waits for its files several times.
+  // Parts of this bundle: nothing is read from files here.
   const [{ NativeMemory }, { noteCallMemory }, { LaneProcess }, { RemoteCall }] = await Promise.all(
     [
       import('./native-library.js'),

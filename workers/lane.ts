@@ -2,8 +2,9 @@
  * A lane: the one Piscina task of a worker thread. Waits to be told what to open, loads the library, says so, serves
  * requests from the ring until told to leave, unloads, returns.
  *
- * koffi is imported dynamically and used between `enterCritical` and `leaveCritical`, because a thread that
- * is terminated inside it takes the process down.
+ * A thread that is terminated inside koffi takes the process down, so koffi is used only between
+ * `enterCritical` and `leaveCritical`. The bundle imports it before anything below runs; the host has
+ * called `guardLane` before that.
  */
 
 import type { LaneMessage, LaneStart, LaneTask } from '../src/lane-protocol.js';
@@ -26,7 +27,7 @@ export default async function lane(start: LaneStart): Promise<void> {
 
   enterLaneThread(start.laneThreads);
   ring.enterCritical();
-  // At once: each import waits for its files several times.
+  // Parts of this bundle: nothing is read from files here.
   const [native, { CallFrame }, { NativeCall }, { noteCallMemory }] = await Promise.all([
     import('./native-library.js'),
     import('./call-frame.js'),
@@ -72,7 +73,7 @@ export default async function lane(start: LaneStart): Promise<void> {
   port.close();
 }
 
-/** Whether a library is opened and closed, and that is all: each module that is imported for more costs a lane a millisecond or two. */
+/** Whether the library is only opened and closed, so that `open-library.ts` need not run. */
 function isPlain({ runtimeShim, loadFirst, keepMapped, mayStartThreads }: LoadPlan): boolean {
   return (
     runtimeShim === null && loadFirst.length === 0 && keepMapped.length === 0 && !mayStartThreads

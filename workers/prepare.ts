@@ -32,6 +32,6 @@ function answer(ask: PrepareAsk): PrepareAnswer {
   }
 }
 
-// The first question comes when the copy is written, which takes a while.
+// Before the first question: that comes once the copy is written, which takes a while.
 warmUp();
 parentPort?.on('message', (ask: PrepareAsk) => parentPort?.postMessage(answer(ask)));

@@ -100,6 +100,7 @@ async function buildOld(root: string, signal: AbortSignal, say: (line: string) =
     cwd: root,
     signal,
   });
+  // Earlier commits have no bundles.
   await runCommand('npm', ['run', '--silent', '--if-present', 'bundle'], { cwd: root, signal });
 }
 

@@ -16,8 +16,8 @@ import { DOUBLE, type LaneMemory, laneMemoryLayout, mapLaneMemory, TURN } from '
 import { createMemory, socketPair, unmapMemory } from './posix.js';
 import type { ProgramTask } from './program-task.js';
 
-// Of the modules here only entry points are sure to be files of their own, and the bridge is the one
-// that runs this: see `bundle` in package.json.
+// Relative to dist/workers/bridge.js: the build bundles this module into it, and there
+// `import.meta.url` is the bundle's.
 const program = fileURLToPath(new URL('./process/program.js', import.meta.url));
 
 /** How often it is looked whether a process that should end has ended. */
