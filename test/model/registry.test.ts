@@ -2,7 +2,7 @@
  * Random sequences of everything that can be done to a registry, against a model of it, with the real thing: real
  * libraries, threads and swaps. After every step, what must always hold does (see docs/promises.md).
  *
- * `CHANGEOVER_RUNS` says how many sequences (default 25), `CHANGEOVER_SEED` which. A failure says its seed.
+ * `CHANGEOVER_RUNS` says how many sequences (default 15), `CHANGEOVER_SEED` which. A failure says its seed.
  */
 
 import test from 'ava';
