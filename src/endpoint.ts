@@ -285,7 +285,7 @@ export class Endpoint {
       );
     }
     this.#hanging.add(version);
-    // A constructor that hangs holds the dynamic loader, and then Node 24 starts no thread any more.
+    // While a constructor hangs, it holds the dynamic loader, and Node 24 cannot start a thread.
     const letPrepareThreadEnd = keepPrepareThread();
     const settled = () => {
       this.#hanging.delete(version);
@@ -412,7 +412,7 @@ export class Endpoint {
         signal,
         message: new LoadTimeoutError(
           loadTimeoutMs,
-          `${path} and what it needs could not be read within ${loadTimeoutMs} ms; look at the file systems that they are on, and for a handler that hangs in the dynamic loader, or raise loadTimeoutMs`,
+          `${path} and what it needs could not be read within ${loadTimeoutMs} ms; check the file systems that they are on and whether another handler hangs in the dynamic loader, or raise loadTimeoutMs`,
           path,
           identity,
         ),

@@ -124,15 +124,15 @@ function newSlab(): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-/** The same memory in two ways. */
+/** Two views of the same memory. */
 interface SharedViews {
   readonly bytes: Uint8Array;
   readonly words: Int32Array;
 }
 
 /**
- * A copy of bytes that lie in shared memory; `start` is a multiple of 4. Small copies share slabs: an
- * allocation for each would cost four times as much (430 against 80 ns for 128 bytes).
+ * A copy of bytes that lie in shared memory; `start` is a multiple of 4. Small copies share slabs:
+ * an allocation for each would cost four times as much (430 against 80 ns for 128 bytes).
  */
 export function copyOut(
   { bytes, words }: SharedViews,

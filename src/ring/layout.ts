@@ -73,9 +73,9 @@ export const CONTROL = {
   HEAD: 1 * LINE_WORDS,
   /**
    * The request ledger: bit 0 is set once the version takes no more requests; the bits above count
-   * what is in flight. The host alone writes it: it subtracts when it learns that a request
-   * has been executed, never will be, or has died with its lane. A lane that subtracted could die
-   * right before or right after, and nobody could tell which.
+   * what is in flight. The host alone writes it: it subtracts when it learns that a request has been
+   * executed, never will be, or has died with its lane. A lane that subtracted could die right before
+   * or right after, and nobody could tell which.
    */
   LEDGER: 2 * LINE_WORDS,
   /** 1 while a doorbell message is on its way to the host. Lanes set, host clears. */

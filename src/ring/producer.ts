@@ -71,8 +71,8 @@ export class RingProducer {
   }
 
   // ---- The request ledger ----------------------------------------------------------------------
-  // It is counted with Atomics, so that any thread that has the memory may look at it. This thread
-  // alone writes it, and its own looks need not be.
+  // Written with Atomics, so that any thread that has the memory can read it. Only this thread writes
+  // it, so its own reads can be plain.
 
   /** Counts one more request in flight; false, and nothing counted, once the ledger is closed. */
   acquire(): boolean {
@@ -142,7 +142,7 @@ export class RingProducer {
 
   #enqueue(slot: number): void {
     const { words, layout } = this;
-    // This thread alone writes it.
+    // Only this thread writes it.
     const tail = words[CONTROL.TAIL] ?? 0;
     Atomics.store(words, layout.queueWords + (tail & layout.queueMask), slot);
     Atomics.store(words, CONTROL.TAIL, (tail + 1) | 0);

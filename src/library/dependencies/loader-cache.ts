@@ -18,15 +18,15 @@ const MOST_ENTRIES = 1_000_000;
 
 export interface LoaderCache {
   /** By name, in the order in which the loader looks at them. */
-  paths: ReadonlyMap<string, readonly string[]>;
-  /** Where they are. */
-  directories: ReadonlySet<string>;
+  readonly paths: ReadonlyMap<string, readonly string[]>;
+  /** The directories of all these paths. */
+  readonly directories: ReadonlySet<string>;
 }
 
-/** What was read last, with all that tells one state of the file from another. */
+/** What was read last, and what identifies that state of the file. */
 let last: { state: string; cache: LoaderCache } | null = null;
 
-/** Empty where there is no such cache. It is parsed once for as long as it stays as it is. */
+/** Empty where there is no such cache. Parsed again only when the file has changed. */
 export function readLoaderCache(path = CACHE_PATH): LoaderCache {
   let descriptor: number;
   try {

@@ -142,7 +142,7 @@ function isFile(path: string): boolean {
 
 function realPathOf(path: string): string {
   try {
-    // Not Node's own, which asks the system about every directory on the way.
+    // Node's own implementation asks the system about every directory on the way.
     return realpathSync.native(path);
   } catch (error) {
     if (codeOf(error) === undefined) throw error;

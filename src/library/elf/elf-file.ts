@@ -510,8 +510,8 @@ export class ElfFile {
   }
 
   /**
-   * The same without its lowest bit, of a symbol that it defines: that much of it is in the hash
-   * table. Null if it is not.
+   * The same without its lowest bit, read from the hash table, which has that much of it. Null if the
+   * symbol is not in there, because the file does not define it.
    */
   storedHashOf(index: number): number | null {
     return this.#gnuHashTable()?.storedHash(index) ?? null;
@@ -595,7 +595,7 @@ export class ElfFile {
 
   /**
    * What others get for a name: the default version's symbol if there are several. Found by hash,
-   * without looking at all others. `hash` is that of the name, for whoever has it already.
+   * without looking at all others. A caller that has the name's hash already passes it.
    */
   find(name: string, hash = gnuHash(name)): ElfSymbol | undefined {
     if (!this.mayDefine(hash)) return undefined;
@@ -610,8 +610,8 @@ export class ElfFile {
   }
 
   /**
-   * Whether it may define a name with this hash. Mostly right, and without reading more than the
-   * hash table; where there is none, always true.
+   * Whether it may define a name with this hash: false is certain. Reads only the hash table; where
+   * there is none, the answer is always true.
    */
   mayDefine(hash: number): boolean {
     return this.#gnuHashTable()?.mayHave(hash) ?? true;
@@ -764,8 +764,8 @@ export class ElfFile {
 
 /** Symbols by number, and the hashes of their names in the same order. */
 export interface SymbolsWithHashes {
-  indexes: readonly number[];
-  hashes: readonly number[];
+  readonly indexes: readonly number[];
+  readonly hashes: readonly number[];
 }
 
 /**
@@ -900,7 +900,10 @@ function cutOff(): ElfError {
   return new ElfError('its hash table is cut off');
 }
 
-/** A table of 32-bit numbers. Copied, since typed arrays have to be aligned and in the host's order. */
+/**
+ * A table of 32-bit numbers. A copy, because typed arrays have to be aligned and in the byte order of
+ * the host.
+ */
 function words(bytes: Buffer, little: boolean): Uint32Array {
   const copy = new Uint32Array(bytes.length >>> 2);
   const target = Buffer.from(copy.buffer);

@@ -186,7 +186,10 @@ export function startAhead(): void {
   }
 }
 
-/** Once it is there, it stays until what this returns is called, which may be done again. */
+/**
+ * Keeps the thread from ending once it runs, until the function that this returns is called. Calling
+ * that again does nothing.
+ */
 export function keep(): () => void {
   let kept = true;
   thread.hold();

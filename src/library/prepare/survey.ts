@@ -104,7 +104,7 @@ export function warmUp(): void {
   }
 }
 
-/** Reads what most surveys need besides, and takes longer. */
+/** Also reads what most surveys need, which takes longer. */
 export function readAhead(): void {
   warmUp();
   scope?.readAhead();
