@@ -10,11 +10,13 @@ import type { LaneMessage, LaneStart, LaneTask, ProcessEnd } from '../src/lane-p
 import { enterLaneThread } from '../src/lane-threads.js';
 import { messageOf } from '../src/library/system-errors.js';
 import { NOTHING, RingConsumer } from '../src/ring/consumer.js';
+import { noteCallMemory } from './call-memory.js';
+import { NativeMemory } from './native-library.js';
 import { awaitOrder } from './order.js';
 import { PeerGone } from './process/channel.js';
-import type { LaneProcess } from './process/lane-process.js';
+import { LaneProcess } from './process/lane-process.js';
 import { THREAD_ENDED_CODE } from './process/program-task.js';
-import type { RemoteCall } from './process/remote-call.js';
+import { RemoteCall } from './process/remote-call.js';
 import { Server } from './server.js';
 import { Wear } from './wear.js';
 
@@ -27,16 +29,7 @@ export default async function bridge(start: LaneStart): Promise<void> {
   const ring = new RingConsumer(start.memory, start.shape, start.lane, () => tell(null));
 
   enterLaneThread(start.laneThreads);
-  ring.enterCritical();
-  // Parts of this bundle: nothing is read from files here.
-  const [{ NativeMemory }, { noteCallMemory }, { LaneProcess }, { RemoteCall }] = await Promise.all(
-    [
-      import('./native-library.js'),
-      import('./call-memory.js'),
-      import('./process/lane-process.js'),
-      import('./process/remote-call.js'),
-    ],
-  );
+  // From the hand-over to here, koffi was being imported.
   ring.leaveCritical();
   const order = awaitOrder(ring, port);
   if (order === null) return port.close();

@@ -9,16 +9,16 @@
 
 import type { LaneMessage, LaneStart, LaneTask } from '../src/lane-protocol.js';
 import { enterLaneThread } from '../src/lane-threads.js';
-import type { LoadPlan } from '../src/library/load-plan.js';
 import { NOTHING, RingConsumer } from '../src/ring/consumer.js';
-import type { NativeCall } from './native-call.js';
-import type { NativeLibrary } from './native-library.js';
+import { CallFrame } from './call-frame.js';
+import { noteCallMemory } from './call-memory.js';
+import { NativeCall } from './native-call.js';
+import { ABI_VERSION, LibraryRefused, type NativeLibrary, NativeMemory } from './native-library.js';
+import { keepEntered, openLibrary, shimMaker } from './open-library.js';
 import { awaitOrder } from './order.js';
 import { ResponseWindow, reserveWindow } from './response-window.js';
 import { Server } from './server.js';
 import { Wear } from './wear.js';
-
-type NativeModule = typeof import('./native-library.js');
 
 export default async function lane(start: LaneStart): Promise<void> {
   const { port } = start;
@@ -26,30 +26,20 @@ export default async function lane(start: LaneStart): Promise<void> {
   const ring = new RingConsumer(start.memory, start.shape, start.lane, () => tell(null));
 
   enterLaneThread(start.laneThreads);
-  ring.enterCritical();
-  // Parts of this bundle: nothing is read from files here.
-  const [native, { CallFrame }, { NativeCall }, { noteCallMemory }] = await Promise.all([
-    import('./native-library.js'),
-    import('./call-frame.js'),
-    import('./native-call.js'),
-    import('./call-memory.js'),
-  ]);
+  // From the hand-over to here, koffi was being imported.
   ring.leaveCritical();
   const order = awaitOrder(ring, port);
   if (order === null) return port.close();
   const task: LaneTask = { ...start, ...order };
   ring.enterCritical();
-  const memory = new native.NativeMemory(task.stackBytes);
+  const memory = new NativeMemory(task.stackBytes);
   noteCallMemory(memory, task.stackBytes, task.callMemory);
   const { plan } = task;
-  const opening = isPlain(plan) ? null : await import('./open-library.js');
-  const makeShim = (await opening?.shimMaker(plan)) ?? null;
-  const openLibrary = () =>
-    opening === null ? new native.NativeLibrary(plan) : opening.openLibrary(plan, makeShim);
-  const library = open(native, openLibrary, ring, tell);
+  const makeShim = await shimMaker(plan);
+  const library = open(() => openLibrary(plan, makeShim), ring, tell);
   if (library === null) return port.close();
   try {
-    const frame = new CallFrame(memory, native.ABI_VERSION);
+    const frame = new CallFrame(memory, ABI_VERSION);
     const window = new ResponseWindow(memory, frame, reserveWindow(task.maxPayloadBytes));
     const call = new NativeCall(memory, library, frame, window, task.maxPayloadBytes);
     const server = new Server(memory, call, ring, task);
@@ -62,7 +52,7 @@ export default async function lane(start: LaneStart): Promise<void> {
     // The last to let go still has the library mapped: shutting down happens before anyone's last unload.
     if (ring.letGo()) {
       library.shutDown();
-      const libraries = opening?.keepEntered(plan, task) ?? [];
+      const libraries = keepEntered(plan, task);
       if (libraries.length > 0) tell({ type: 'kept', libraries });
       // Only now may another lane have the library start threads again.
       ring.closed();
@@ -71,13 +61,6 @@ export default async function lane(start: LaneStart): Promise<void> {
     ring.leaveCritical();
   }
   port.close();
-}
-
-/** Whether the library is only opened and closed, so that `open-library.ts` need not run. */
-function isPlain({ runtimeShim, loadFirst, keepMapped, mayStartThreads }: LoadPlan): boolean {
-  return (
-    runtimeShim === null && loadFirst.length === 0 && keepMapped.length === 0 && !mayStartThreads
-  );
 }
 
 function serve(ring: RingConsumer, server: Server, wear: Wear): void {
@@ -95,17 +78,16 @@ function serve(ring: RingConsumer, server: Server, wear: Wear): void {
 
 /** The library, held by this lane, or null after the reason has been told. */
 function open(
-  native: NativeModule,
-  openLibrary: () => NativeLibrary,
+  openIt: () => NativeLibrary,
   ring: RingConsumer,
   tell: (message: LaneMessage) => void,
 ): NativeLibrary | null {
   try {
-    const library = openLibrary();
+    const library = openIt();
     ring.hold();
     return library;
   } catch (error) {
-    if (!(error instanceof native.LibraryRefused)) throw error;
+    if (!(error instanceof LibraryRefused)) throw error;
     tell({ type: 'refused', failure: error.failure });
     ring.leaveCritical();
     return null;
