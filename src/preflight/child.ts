@@ -54,7 +54,10 @@ export interface ChildReport {
 
 /** Starts a child that waits for its task. Whoever gets it must give it one, or kill it. */
 export function startPreflightChild(env: Readonly<Record<string, string>>): Promise<StartedChild> {
-  return startChild({ file: process.execPath, args: [childFile], env: childEnv(env) });
+  // Native code may call exit() here, and what that tears down, V8's own threads must not be using:
+  // the process would be said to have crashed.
+  const args = ['--single-threaded', childFile];
+  return startChild({ file: process.execPath, args, env: childEnv(env) });
 }
 
 /** Ends a child that has got no task. */
