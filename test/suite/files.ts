@@ -5,15 +5,10 @@ import { join } from 'node:path';
 import { packageRoot } from '../../fixtures/paths.js';
 
 /**
- * These files run one after the other, when nothing else does: they keep all cores busy by
- * themselves.
+ * These files run one after the other, when nothing else does. All others pass beside whatever
+ * else is going on; these measure memory and mappings over minutes, or keep all cores busy alone.
  */
-const ALONE: readonly string[] = [
-  'test/real/libraries.test.ts',
-  'test/reliability/cells.test.ts',
-  'test/soak/soak.test.ts',
-  'test/swap-under-load.test.ts',
-];
+const ALONE: readonly string[] = ['test/real/libraries.test.ts', 'test/soak/soak.test.ts'];
 
 /**
  * What needs the packages of a dozen libraries and minutes of both cores. It is run by name:
