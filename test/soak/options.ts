@@ -32,7 +32,7 @@ calls time out, get stuck and find no room, processes crash, are killed and are 
 and opened again; verifies every answer, compares all that the registry says of itself with a model, and looks whether an endpoint is wedged and
 whether anything is left. What a crashing process prints is printed.
 
-  --minutes N    how long the load lasts, 0.01 to ${MOST_MINUTES} (default: 1); the heap is judged from half a minute on, resident memory from two
+  --minutes N    how long the load lasts, 0.01 to ${MOST_MINUTES} (default: 1); the heap is judged from half a minute on, resident memory once a thousand lanes have come
   --seed N       0 to ${MOST_SEED}: the same choices again, though not the same times (default: another each run)
   --change-every S  how many seconds pass between two changes of an endpoint, on average (default: ${CHANGE_EVERY_SECONDS})
   --patience S   how many seconds an endpoint may refuse or answer nothing, for no reason, before it counts as wedged (default: ${PATIENCE_SECONDS})
