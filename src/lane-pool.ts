@@ -87,10 +87,7 @@ export class LanePool {
     // waiting, it was to be its thread, and Piscina would let it wait for ever.
     this.#piscina.on('error', (cause) => {
       const lane = this.#waiting.find(({ task }) => this.#queue.has(task));
-      if (lane === undefined) return;
-      // At once, not when its promise has settled: Node may tell of several deaths before that, and the next is another lane's.
-      this.#queue.giveUp(lane.task);
-      lane.fail(cause);
+      if (lane !== undefined) this.#fail(lane, cause);
     });
   }
 
@@ -166,11 +163,15 @@ export class LanePool {
    */
   #failWithoutThreads(code: number): void {
     if (this.#piscina.threads.some(({ threadId }) => !this.#haveHadLanes.has(threadId))) return;
-    for (const { task, fail } of this.#waiting) {
-      if (!this.#queue.has(task)) continue;
-      this.#queue.giveUp(task);
-      fail(new Error(`it exited with code ${code} before it had a lane`));
-    }
+    const cause = new Error(`it exited with code ${code} before it had a lane`);
+    for (const lane of this.#waiting) if (this.#queue.has(lane.task)) this.#fail(lane, cause);
+  }
+
+  /** Ends the wait of a lane whose thread is gone. */
+  #fail({ task, fail }: WaitingLane, cause: unknown): void {
+    // At once, not when its promise has settled: Node may tell of several deaths before that, and the next is another lane's.
+    this.#queue.giveUp(task);
+    fail(cause);
   }
 
   /** Node tells of a thread's end once it has joined it. */

@@ -17,6 +17,9 @@ import { openRegistry } from './support/registry.js';
 const KIB = 1024;
 const MIB = 1024 * KIB;
 
+/** Limits under which a second request of the largest size has to wait. */
+const ROOM_FOR_ONE = { maxPayloadBytes: MIB, maxRegionBytes: MIB };
+
 function tableOf(budget: RegionBudget): { table: RegionTable; said: HostMessage[] } {
   const said: HostMessage[] = [];
   return { table: new RegionTable((message) => said.push(message), budget), said };
@@ -155,9 +158,7 @@ for (const isolation of MODES) {
     const { registry } = await openRegistry(t, {
       isolation,
       threads: 2,
-      maxPayloadBytes: MIB,
-      maxRegionBytes: MIB,
-      preflight: false,
+      ...ROOM_FOR_ONE,
     });
     await registry.loadFrom('echo', fixture('echo'));
     const sizes = Array.from({ length: 60 }, (_, index) => 5000 + ((index * 37_123) % 900_000));
@@ -175,9 +176,7 @@ for (const isolation of MODES) {
 test('an endpoint whose call does not return leaves the others their room, and gets it back', async (t) => {
   const { registry } = await openRegistry(t, {
     threads: 1,
-    maxPayloadBytes: MIB,
-    maxRegionBytes: MIB,
-    preflight: false,
+    ...ROOM_FOR_ONE,
   });
   const gate = await fileGate(t);
   await registry.loadFrom('held', fixture('own_process'));
@@ -210,9 +209,7 @@ for (const [end, giveUp] of Object.entries({
   test(`what waits behind a request for memory runs once that request has ${end}`, async (t) => {
     const { registry } = await openRegistry(t, {
       threads: 2,
-      maxPayloadBytes: MIB,
-      maxRegionBytes: MIB,
-      preflight: false,
+      ...ROOM_FOR_ONE,
     });
     const gate = await fileGate(t);
     await registry.loadFrom('held', fixture('own_process'));
@@ -245,7 +242,6 @@ test('requests that were withdrawn leave their memory to other endpoints', async
     maxPayloadBytes: MIB,
     maxRegionBytes: 4 * MIB,
     maxStuckLanes: 0,
-    preflight: false,
   });
   const gate = await fileGate(t);
   await registry.loadFrom('held', fixture('own_process'));
@@ -273,7 +269,7 @@ test('requests that were withdrawn leave their memory to other endpoints', async
 });
 
 test('a payload that can never have room is refused where the options are given', async (t) => {
-  const { registry } = await openRegistry(t, { maxRegionBytes: 16 * MIB, preflight: false });
+  const { registry } = await openRegistry(t, { maxRegionBytes: 16 * MIB });
   const error = await rejection(
     registry.loadFrom('echo', fixture('echo'), { maxPayloadBytes: 16 * MIB + 1 }),
   );

@@ -1,9 +1,9 @@
 import test from 'ava';
 import { fixture } from '../fixtures/paths.js';
-import type { HandlerRegistry, LatencySummary, OutcomeTotals, VersionStats } from '../src/index.js';
+import type { HandlerRegistry, LatencySummary, VersionStats } from '../src/index.js';
 import { passTime } from './support/clock.js';
 import { gate } from './support/gate.js';
-import { outcome, rejection } from './support/outcomes.js';
+import { NO_TOTALS, outcome, rejection } from './support/outcomes.js';
 import { eventually } from './support/polling.js';
 import { openRegistry } from './support/registry.js';
 
@@ -13,18 +13,6 @@ function statsOf(registry: HandlerRegistry, id: string): VersionStats {
   if (version === undefined) throw new Error(`no version of ${id}`);
   return version;
 }
-
-const NO_TOTALS: OutcomeTotals = {
-  succeeded: 0,
-  failed: 0,
-  badResponse: 0,
-  timedOutQueued: 0,
-  timedOutRunning: 0,
-  aborted: 0,
-  dropped: 0,
-  laneExited: 0,
-  shed: 0,
-};
 
 const NO_LATENCY: LatencySummary = {
   count: 0,

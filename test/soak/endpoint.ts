@@ -1,6 +1,6 @@
 /** One endpoint in one round of the soak: what all who send requests to it, or change it, share. */
 
-import type { HandlerRegistry, LoadedHandler } from '../../src/index.js';
+import type { HandlerRegistry, LoadedHandler, VersionStats } from '../../src/index.js';
 import type { Broken } from './broken.js';
 import type { Fickle } from './fickle.js';
 import type { Forks } from './forks.js';
@@ -36,6 +36,14 @@ export interface SoakEndpoint {
 /** The active version, if there is one. */
 export function activeOf({ registry, kind }: SoakEndpoint): LoadedHandler | undefined {
   return registry.get(kind.id);
+}
+
+/** What the registry says of that version. */
+export function activeStatsOf({ registry, kind }: SoakEndpoint): VersionStats | undefined {
+  return registry
+    .endpoint(kind.id)
+    .stats()
+    ?.versions.find(({ state }) => state === 'active');
 }
 
 export function maxPayloadBytesOf({ kind }: SoakEndpoint): number {

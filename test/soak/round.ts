@@ -11,7 +11,7 @@ import type { HandlerRegistry, VersionStats } from '../../src/index.js';
 import { audit } from './audit.js';
 import { Operator } from './changes.js';
 import { crowdKinds, runCrowd } from './crowd.js';
-import type { SoakEndpoint } from './endpoint.js';
+import { activeStatsOf, type SoakEndpoint } from './endpoint.js';
 import type { EventWatch } from './events.js';
 import { runKiller } from './kills.js';
 import type { Kind } from './kinds.js';
@@ -150,13 +150,9 @@ function watchModel(scene: Scene, endpoints: readonly SoakEndpoint[]): () => voi
   };
 }
 
-function lookAt(
-  { events }: Scene,
-  { registry, kind, model, ledger }: SoakEndpoint,
-  watch: WedgeWatch,
-) {
-  const stats = registry.endpoint(kind.id).stats();
-  const active = stats?.versions.find(({ state }) => state === 'active');
+function lookAt({ events }: Scene, endpoint: SoakEndpoint, watch: WedgeWatch) {
+  const { kind, model, ledger } = endpoint;
+  const active = activeStatsOf(endpoint);
   const known = model.active?.known;
   if (active === undefined || known === undefined) return;
   const found = watch.look({
@@ -182,12 +178,11 @@ function inWords(active: VersionStats): string {
 
 /** Whatever has happened to it, an endpoint that is left in peace comes to answer with all its lanes. */
 async function untilWell(endpoint: SoakEndpoint, patienceMs: number): Promise<void> {
-  const { registry, kind, model, ledger } = endpoint;
+  const { kind, model, ledger } = endpoint;
   const caller = new Caller(endpoint, endpoint.random('in peace'));
   const endMs = performance.now() + patienceMs;
   for (;;) {
-    const stats = registry.endpoint(kind.id).stats();
-    const active = stats?.versions.find(({ state }) => state === 'active');
+    const active = activeStatsOf(endpoint);
     if (active === undefined) return;
     const { lanes, refusing } = active;
     if (refusing === null && lanes.serving === model.threads) return;

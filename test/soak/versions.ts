@@ -2,6 +2,7 @@
 
 import { fixture } from '../../fixtures/paths.js';
 import type { DropReason, LoadedHandler, OutcomeTotals } from '../../src/index.js';
+import { NO_TOTALS } from '../support/outcomes.js';
 import { handlers, type Library } from './handlers.js';
 
 export class KnownVersion {
@@ -22,17 +23,7 @@ export class KnownVersion {
   /** What may drop its requests from now on. */
   readonly mayDrop = new Set<DropReason>();
   /** By how they ended, as callers were told: what the version's own statistics must say. */
-  readonly totals: OutcomeTotals = {
-    succeeded: 0,
-    failed: 0,
-    badResponse: 0,
-    timedOutQueued: 0,
-    timedOutRunning: 0,
-    aborted: 0,
-    dropped: 0,
-    laneExited: 0,
-    shed: 0,
-  };
+  readonly totals: OutcomeTotals = { ...NO_TOTALS };
   readonly #counted = new Set<number>();
 
   constructor(readonly library: Library) {}

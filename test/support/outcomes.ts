@@ -1,7 +1,20 @@
 /** How requests and operations ended, as values that tests compare. */
 
 import { inspect } from 'node:util';
-import type { HandlerError } from '../../src/index.js';
+import type { HandlerError, OutcomeTotals } from '../../src/index.js';
+
+/** Of a version that has had no request. */
+export const NO_TOTALS: Readonly<OutcomeTotals> = {
+  succeeded: 0,
+  failed: 0,
+  badResponse: 0,
+  timedOutQueued: 0,
+  timedOutRunning: 0,
+  aborted: 0,
+  dropped: 0,
+  laneExited: 0,
+  shed: 0,
+};
 
 /** What a promise is rejected with; fails if it is not. Attached at once, so that no rejection goes unhandled. */
 export function rejection(promise: Promise<unknown>): Promise<unknown> {

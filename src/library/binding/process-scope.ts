@@ -92,9 +92,7 @@ export class ProcessScope {
 
   /** Whether the executable, or something else than the C and C++ runtime, defines a name. */
   isForeign(name: string, hash: number): boolean {
-    return this.files.some(
-      ({ isRuntime, elf }) => !isRuntime && elf.find(name, hash) !== undefined,
-    );
+    return this.#foreign.some((elf) => elf.find(name, hash) !== undefined);
   }
 
   /** The same by a name's hash alone: false is certain. */

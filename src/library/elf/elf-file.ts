@@ -142,6 +142,11 @@ export function isImported({ binding, section }: ElfSymbol): boolean {
   return section === SHN.UNDEF && binding !== 'local' && binding !== 'other';
 }
 
+/** Whether a symbol that binds so is looked for by its name, among all libraries. */
+function isShared(binding: number): boolean {
+  return binding === STB.GLOBAL || binding === STB.WEAK || binding === STB.GNU_UNIQUE;
+}
+
 export class ElfFile {
   readonly bytes: ElfBytes;
   readonly layout: ElfLayout;
@@ -544,10 +549,7 @@ export class ElfFile {
     for (let at = symbolBytes; at < table.length; at += symbolBytes) {
       // SHN.UNDEF, whatever the order of bytes.
       if (table[at + symSection] !== 0 || table[at + symSection + 1] !== 0) continue;
-      const binding = (table[at + symInfo] as number) >> 4;
-      if (binding === STB.GLOBAL || binding === STB.WEAK || binding === STB.GNU_UNIQUE) {
-        indexes.push(at / symbolBytes);
-      }
+      if (isShared((table[at + symInfo] as number) >> 4)) indexes.push(at / symbolBytes);
     }
     return { indexes, hashes: indexes.map((index) => this.nameHashOf(index)) };
   }
@@ -571,11 +573,9 @@ export class ElfFile {
     const { symInfo, symSection, symbolBytes } = MORE[this.layout.bits];
     const table = this.symbolTable;
     const at = index * symbolBytes;
-    const binding = table.getUint8(at + symInfo) >> 4;
-    const isShared = binding === STB.GLOBAL || binding === STB.WEAK || binding === STB.GNU_UNIQUE;
     const visibility = table.getUint8(at + symInfo + 1) & 3;
     const isDefined = table.getUint16(at + symSection, this.little) !== SHN.UNDEF;
-    return isShared && isDefined && visibility === STV.DEFAULT;
+    return isShared(table.getUint8(at + symInfo) >> 4) && isDefined && visibility === STV.DEFAULT;
   }
 
   /**
