@@ -454,20 +454,20 @@ export class HandlerRegistry extends RegistryEmitter {
     await settledWithin(allGone(), timeoutMs);
     clearTimeout(drop);
     clearTimeout(kill);
-    const leftBehind = endpoints.flatMap((endpoint) => endpoint.remaining());
-    // Goes now, or with the last copy that is removed later.
-    await this.#store.close();
-    this.#keepAlive.close();
-    return {
-      tookMs: performance.now() - startedMs,
-      dropped: sumOf(versions, (version) => version.totals.dropped) - droppedBefore,
-      leftBehind: leftBehind.map((version) => ({
+    // At once: while the directory is removed, one of them may retire.
+    const leftBehind = endpoints
+      .flatMap((endpoint) => endpoint.remaining())
+      .map((version) => ({
         endpoint: version.id,
         version: version.version,
         path: version.path,
         reason: version.whatRemains(),
-      })),
-    };
+      }));
+    const dropped = sumOf(versions, (version) => version.totals.dropped) - droppedBefore;
+    // Goes now, or with the last copy that is removed later.
+    await this.#store.close();
+    this.#keepAlive.close();
+    return { tookMs: performance.now() - startedMs, dropped, leftBehind };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -321,8 +321,11 @@ export class Version implements LoadedHandler {
     this.#dispatcher.dispose();
     await this.#lanes.stop();
     this.#running.regions.dispose();
-    await this.#lanes.destroy();
-    await Promise.all([this.#copy.remove(), this.#prepared.remove()]);
+    try {
+      await this.#lanes.destroy();
+    } finally {
+      await Promise.all([this.#copy.remove(), this.#prepared.remove()]);
+    }
   }
 
   // ---- active ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@ import { readdir } from 'node:fs/promises';
 import test from 'ava';
 import { fixture, fixturesDir } from '../fixtures/paths.js';
 import { type CloseOptions, HandlerRegistry } from '../src/index.js';
+import { LibraryStore } from '../src/library/store.js';
 import { scratch } from './support/files.js';
 import { type Gate, gateMaker } from './support/gate.js';
 import { holdInit } from './support/held-init.js';
@@ -71,6 +72,37 @@ test('close drops what has not finished in time, and says what it leaves behind'
   );
   t.false(queued.entered);
 });
+
+test.serial(
+  'what retires while the directory is removed was left behind all the same',
+  async (t) => {
+    const { registry } = await openRegistry(t);
+    const [gate] = gateMaker(t)(1) as [Gate];
+    await registry.load('gate');
+    const handler = activeOf(registry, 'gate');
+    const outcome = failure(registry.execute('gate', {}, gate.request));
+    await gate.untilEntered();
+    const closeStore = LibraryStore.prototype.close;
+    t.teardown(() => {
+      LibraryStore.prototype.close = closeStore;
+    });
+    LibraryStore.prototype.close = async function (this: LibraryStore) {
+      gate.open();
+      await eventually(
+        () => handler.state,
+        (state) => state === 'retired',
+        'it retires',
+      );
+      await closeStore.call(this);
+    };
+
+    const { leftBehind } = await registry.close({ timeoutMs: 100 });
+
+    t.is(leftBehind.length, 1);
+    t.regex(leftBehind[0]?.reason ?? '', /1 native call is still running/);
+    t.deepEqual(await outcome, { code: 'ERR_HANDLER_DROPPED' });
+  },
+);
 
 test('a cooperative call is cancelled, and its version retires', async (t) => {
   const { registry } = await openRegistry(t);

@@ -3,14 +3,13 @@
  * may have to wait for the loader, and never on the main thread.
  */
 
-import { randomBytes } from 'node:crypto';
-import { unlinkSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { writeFileSync } from 'node:fs';
 import type { KeptLibrary } from '../src/lane-protocol.js';
 import type { LoadPlan } from '../src/library/load-plan.js';
 import { messageOf } from '../src/library/system-errors.js';
-import { bind } from './c-functions.js';
+import { bind, close } from './c-functions.js';
 import { LibraryRefused, NativeLibrary } from './native-library.js';
+import { createMemory } from './process/posix.js';
 import { type LookOptions, threadsInside } from './threads-inside.js';
 
 /** Flags of dlopen(3); musl has the same. */
@@ -42,10 +41,8 @@ export function openLibrary(
   makeShim: ShimMaker | null,
   opened?: () => void,
 ): NativeLibrary {
-  const { runtimeShim, libraryPath } = plan;
-  if (runtimeShim !== null && makeShim !== null) {
-    loadShim(runtimeShim, makeShim, dirname(libraryPath));
-  }
+  const { runtimeShim } = plan;
+  if (runtimeShim !== null && makeShim !== null) loadShim(runtimeShim, makeShim);
   for (const path of plan.loadFirst) load(path, RTLD_NOW);
   for (const path of plan.keepMapped) load(path, RTLD_NOW | RTLD_NODELETE);
   return new NativeLibrary(plan, opened);
@@ -78,20 +75,25 @@ function perhapsInside(count: number): string {
   return `${threads} started since it was loaded may still be in it, which cannot be seen; join every thread in handler_shutdown`;
 }
 
-/** Loads this process's runtime shim, once. It stays. */
-function loadShim(soname: string, makeShim: ShimMaker, directory: string): void {
+/**
+ * Loads this process's runtime shim, once. It stays.
+ *
+ * From memory that has no name in the file system: a process that is killed meanwhile, as pre-flight's
+ * is when its time is up, leaves nothing behind.
+ */
+function loadShim(soname: string, makeShim: ShimMaker): void {
   if (dlopen(soname, RTLD_LAZY | RTLD_NOLOAD) !== 0) return;
-  const path = join(directory, `shim-${process.pid}-${randomBytes(8).toString('hex')}.so`);
+  let descriptor: number | null = null;
   try {
-    writeFileSync(path, makeShim(), { mode: 0o600, flag: 'wx' });
+    const bytes = makeShim();
+    descriptor = createMemory('changeover-runtime-shim', bytes.byteLength);
+    writeFileSync(descriptor, bytes);
+    load(`/proc/self/fd/${descriptor}`, RTLD_NOW | RTLD_NODELETE);
   } catch (error) {
+    if (error instanceof LibraryRefused) throw error;
     throw refused(`the runtime shim could not be made: ${messageOf(error)}`);
-  }
-  try {
-    load(path, RTLD_NOW | RTLD_NODELETE);
   } finally {
-    // The mapping keeps it, and nobody else is to find it.
-    unlinkSync(path);
+    if (descriptor !== null) close(descriptor);
   }
 }
 

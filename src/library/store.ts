@@ -155,7 +155,7 @@ export class LibraryStore {
    * Copies that all who bring the same use, until this store is closed: `fresh` and `finish`ed if they are the first with this
    * `key`, else those that there are, and `fresh` is removed.
    *
-   * @throws what `finish` throws; `fresh` is removed then.
+   * @throws what `finish` throws, or {RegistryClosedError} after `close()`; `fresh` is removed then.
    */
   async keep(
     key: string,
@@ -163,6 +163,10 @@ export class LibraryStore {
     finish: () => Promise<void>,
   ): Promise<readonly PrivateCopy[]> {
     const remove = () => Promise.all(fresh.map((copy) => copy.remove()));
+    if (this.#isClosed) {
+      await remove();
+      throw storeClosed();
+    }
     const known = this.#kept.get(key);
     if (known !== undefined) {
       await remove();
@@ -219,7 +223,7 @@ export class LibraryStore {
   /** Creates an empty file in the store's directory, which it makes again if a cleaner took it. */
   async #create(name: string): Promise<Target> {
     for (let attempt = 1; ; attempt++) {
-      if (this.#isClosed) throw new RegistryClosedError('the store of library copies is closed');
+      if (this.#isClosed) throw storeClosed();
       const pending = this.#openDirectory();
       const path = join(await pending, name);
       try {
@@ -304,4 +308,8 @@ export class LibraryStore {
       );
     }
   }
+}
+
+function storeClosed(): RegistryClosedError {
+  return new RegistryClosedError('the store of library copies is closed');
 }

@@ -1,9 +1,13 @@
 /** What a library gets: its own where it has brought it, and the process's where they share. */
 
+import { watch } from 'node:fs';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
-import { fixtureDependency } from '../../fixtures/paths.js';
+import { fixture, fixtureDependency } from '../../fixtures/paths.js';
 import type { Isolation } from '../../src/index.js';
 import { failure, outcome } from '../support/outcomes.js';
+import { eventually } from '../support/polling.js';
 import { onLinux } from '../support/process.js';
 import { activeOf, openRegistry } from '../support/registry.js';
 import { linesOf, systemLibrary } from './child.js';
@@ -87,6 +91,33 @@ onLinux('versions side by side, each bound in its own way', async (t) => {
   `;
   const options = { preflight: false };
   t.deepEqual(await linesOf(t, body, { options }), ['said', 'said', 'own default']);
+});
+
+// It may be killed at any instruction, when its time is up or nobody wants the library any more.
+onLinux('who opens a library writes nothing beside its copy', async (t) => {
+  const { registry, cacheDir } = await openRegistry(t, { preflight: true });
+  await registry.load('echo');
+  const [store = ''] = await readdir(cacheDir);
+  const changes = watch(join(cacheDir, store));
+  t.teardown(() => changes.close());
+  const names = new Set<string | null>();
+  changes.on('change', (_, name) => names.add(name as string | null));
+  // The child, the thread and the process that open it each need a runtime shim.
+  await registry.load('bound_own');
+  await registry.unload('bound_own');
+  await registry.loadFrom('last', fixture('bound_own'), { isolation: 'process' });
+  await registry.unload('last');
+  await eventually(
+    () => [...names].some((name) => name?.startsWith('last-')),
+    Boolean,
+    'the last copy is seen',
+  );
+  const others = [...names].filter((name) => !/^(bound_own|last)-/.test(name ?? ''));
+  // What it has brought along is a copy of its version's own.
+  t.deepEqual(
+    others.filter((name) => !name?.endsWith('-libfixture_own_zlib.so')),
+    [],
+  );
 });
 
 onLinux('what is wrong with the option is said before anything is loaded', async (t) => {

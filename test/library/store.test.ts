@@ -534,3 +534,13 @@ onLinux('many sweepers at once do not disturb one another', async (t) => {
   expected.push(basename(dirname(last.path)));
   t.deepEqual((await readdir(cacheDir)).sort(), expected.sort());
 });
+
+test('what is to be kept for all when the store has closed is removed', async (t) => {
+  const cacheDir = await scratch(t);
+  const store = new LibraryStore({ cacheDir });
+  const copy = await store.copy(library, 'late');
+  await store.close();
+  const finish = async () => t.fail('nobody will use it');
+  await t.throwsAsync(store.keep('key', [copy], finish), { instanceOf: RegistryClosedError });
+  t.deepEqual(await readdir(cacheDir), []);
+});

@@ -49,6 +49,8 @@ export function watchEvents(registry: HandlerRegistry, model: Model, ledger: Led
     worker.once('exit', () => threads.delete(worker));
   };
   process.on('worker', onWorker);
+  const onWarning = (warning: Error) => ledger.problem('process', `warned: ${warning.message}`);
+  process.on('warning', onWarning);
   for (const event of COUNTED) registry.on(event, () => events.add(event));
   for (const event of ['laneExited', 'laneStuck', 'crashLoop'] as const) {
     registry.on(event, ({ endpoint, version }: VersionIdentity) => {
@@ -66,6 +68,10 @@ export function watchEvents(registry: HandlerRegistry, model: Model, ledger: Led
     if (wasRefused) return;
     ledger.threadsEnding -= 1;
     known?.countAnew();
+  });
+  registry.on('retired', ({ endpoint, version, report: { library, reason } }) => {
+    if (library !== 'unloaded' || reason === undefined) return;
+    ledger.problem(`${endpoint}@${version}`, `unloaded, but: ${reason}`);
   });
   registry.on('shed', ({ error }) => ledger.shed.add(error));
   registry.on('laneStuck', ({ endpoint, killed }) => {
@@ -101,6 +107,9 @@ export function watchEvents(registry: HandlerRegistry, model: Model, ledger: Led
     auditClosed() {
       equal('versions retired', events.of('retired'), events.of('loaded'));
     },
-    done: () => process.off('worker', onWorker),
+    done: () => {
+      process.off('worker', onWorker);
+      process.off('warning', onWarning);
+    },
   };
 }

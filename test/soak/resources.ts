@@ -11,13 +11,14 @@ export interface Resources {
   descriptors?: number;
   children?: number;
   mappedLibraries?: number;
-  privateCopies: number;
+  /** Their files' names, which say whose they are. */
+  privateCopies: readonly string[];
 }
 
 function measure(cacheDir: string): Resources {
-  const privateCopies = readdirSync(cacheDir)
-    .map((store) => readdirSync(join(cacheDir, store)).length)
-    .reduce((sum, count) => sum + count, 0);
+  const privateCopies = readdirSync(cacheDir).flatMap((store) =>
+    readdirSync(join(cacheDir, store)),
+  );
   const rssKiB = Math.round(process.memoryUsage.rss() / 1024);
   if (process.platform !== 'linux') {
     return { rssKiB, privateCopies };
@@ -26,8 +27,7 @@ function measure(cacheDir: string): Resources {
     rssKiB,
     ...openHandles(),
     children: childProcesses().length,
-    // The runtime shim, which stays for good, is no handler's.
-    mappedLibraries: mappedFiles(cacheDir) - mappedFiles('/shim-'),
+    mappedLibraries: mappedFiles(cacheDir),
     privateCopies,
   };
 }
@@ -70,22 +70,37 @@ export interface Comparison {
   tolerance: number | null;
   why: string;
   ok: boolean;
+  /** What there is now, where it has names. */
+  names?: readonly string[];
 }
 
 /** How the end compares with the beginning. */
 export function leftOver(before: Resources, after: Resources): Comparison[] {
-  const compare = (what: string, field: keyof Resources): Comparison[] => {
+  const why = 'everything is given back';
+  const compare = (
+    what: string,
+    field: Exclude<keyof Resources, 'privateCopies'>,
+  ): Comparison[] => {
     const [from, to] = [before[field], after[field]];
     if (from === undefined || to === undefined) return [];
-    const why = 'everything is given back';
     return [{ what, before: from, after: to, tolerance: 0, why, ok: to <= from }];
   };
+  const names = after.privateCopies;
+  const [copiesBefore, copiesAfter] = [before.privateCopies.length, names.length];
   return [
     ...compare('threads', 'threads'),
     ...compare('descriptors', 'descriptors'),
     ...compare('child processes, zombies included', 'children'),
     ...compare('mapped handler libraries', 'mappedLibraries'),
-    ...compare('private copies', 'privateCopies'),
+    {
+      what: 'private copies',
+      before: copiesBefore,
+      after: copiesAfter,
+      tolerance: 0,
+      why,
+      ok: copiesAfter <= copiesBefore,
+      names,
+    },
     {
       what: 'resident memory, KiB',
       before: before.rssKiB,

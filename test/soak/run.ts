@@ -173,7 +173,8 @@ async function soak(
 }
 
 function judge(ledger: Ledger, when: string, resources: readonly Comparison[]): void {
-  for (const { what, before, after, ok } of resources) {
-    if (!ok) ledger.problem(what, `${after} ${when}, ${before} at the beginning`);
+  for (const { what, before, after, ok, names = [] } of resources) {
+    const which = names.length === 0 ? '' : ` (${names.join(', ')})`;
+    if (!ok) ledger.problem(what, `${after}${which} ${when}, ${before} at the beginning`);
   }
 }
