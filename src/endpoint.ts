@@ -245,7 +245,7 @@ export class Endpoint {
     try {
       prepared = await this.#prepare(identity, copy, rules, options, leftMs(), signal);
     } catch (error) {
-      await trial.dismiss();
+      await settledWithin(trial.dismiss(), options.cancelGraceMs);
       throw error;
     }
     const { plan } = prepared;
@@ -267,7 +267,7 @@ export class Endpoint {
         tried = await preflight({ ...parts, timeoutMs: leftMs() });
       }
     } catch (error) {
-      await trial.dismiss();
+      await settledWithin(trial.dismiss(), options.cancelGraceMs);
       await removeCopies();
       throw error;
     }

@@ -9,6 +9,7 @@ import { readFile } from 'node:fs/promises';
 import type { Readable, Writable } from 'node:stream';
 import { setImmediate } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import pTimeout, { TimeoutError } from 'p-timeout';
 import { childEnv } from '../child-env.js';
 import { settledWithin } from '../deferred.js';
 import { closePipes, type StartedChild, startChild } from '../start-child.js';
@@ -50,6 +51,8 @@ export interface ChildReport {
   /** The end of what was printed to stderr. */
   stderr: string;
   tookMs: number;
+  /** Whether it was one that had been started ahead. */
+  wasAhead: boolean;
 }
 
 /** Starts a child that waits for its task. Whoever gets it must give it one, or kill it. */
@@ -76,8 +79,8 @@ export async function endChild(child: StartedChild): Promise<void> {
 }
 
 export interface ChildOptions {
-  /** One that was started ahead with this environment, if there is one. */
-  child?: StartedChild | null;
+  /** One that was or is being started ahead with this environment, if there is one. */
+  ahead?: Promise<StartedChild | null>;
   task: Omit<PreflightTask, 'bodyBytes' | 'parentPid' | 'lifetimeSeconds'>;
   /** The self-test's context and request, as they lie in memory. */
   body: Uint8Array;
@@ -86,10 +89,14 @@ export interface ChildOptions {
   signal: AbortSignal | undefined;
 }
 
-/** Gives a child its task and resolves when it has ended. Never rejects. */
+/**
+ * Gives a child its task and resolves when it has ended, or when the time is up or the signal aborted
+ * before there was one: a host may keep the threads busy in which processes are started. Never rejects.
+ */
 export async function runChild(options: ChildOptions): Promise<ChildReport> {
   const startedMs = performance.now();
   const { task, body, timeoutMs, signal } = options;
+  let wasAhead = false;
   const messages: PreflightMessage[] = [];
   let stderr = '';
   let killedFor: ChildEnd | null = null;
@@ -98,13 +105,26 @@ export async function runChild(options: ChildOptions): Promise<ChildReport> {
     end,
     stderr: stderr.trim(),
     tookMs: performance.now() - startedMs,
+    wasAhead,
   });
+  const start = async () => {
+    const ahead = (await options.ahead) ?? null;
+    wasAhead = ahead !== null;
+    return ahead ?? startPreflightChild(options.env);
+  };
+  const starting = start();
   let child: StartedChild;
   try {
-    child = options.child ?? (await startPreflightChild(options.env));
+    const limits = { milliseconds: timeoutMs, ...(signal === undefined ? {} : { signal }) };
+    child = await pTimeout(starting, limits);
   } catch (cause) {
+    // One that comes after all has nothing to do.
+    starting.then(endChild).catch(() => undefined);
+    if (signal?.aborted === true) return report({ how: 'aborted' });
+    if (cause instanceof TimeoutError) return report({ how: 'timed-out' });
     return report({ how: 'not-started', cause });
   }
+  const leftMs = Math.max(1, timeoutMs - (performance.now() - startedMs));
   const kill = (why: ChildEnd): void => {
     killedFor ??= why;
     child.kill('SIGKILL');
@@ -114,7 +134,7 @@ export async function runChild(options: ChildOptions): Promise<ChildReport> {
   // One more turn of the event loop: if this thread was busy, the child may have ended long ago.
   const timer = setTimeout(() => {
     void setImmediate().then(() => kill({ how: 'timed-out' }));
-  }, timeoutMs);
+  }, leftMs);
   const look = watchThread(child.pid, () => kill({ how: 'thread-ended' }));
   signal?.addEventListener('abort', onAbort);
   const responseBytes = task.selfTest === null ? 0 : task.maxPayloadBytes;
@@ -126,7 +146,7 @@ export async function runChild(options: ChildOptions): Promise<ChildReport> {
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     stderr = (stderr + text).slice(-KEPT_STDERR_CHARACTERS);
   });
-  const lifetimeSeconds = Math.ceil(timeoutMs / 1000) + 1;
+  const lifetimeSeconds = Math.ceil(leftMs / 1000) + 1;
   const bodyBytes = body.length;
   sendTask(child.stdin, { ...task, bodyBytes, parentPid: process.pid, lifetimeSeconds }, body);
   try {

@@ -66,12 +66,12 @@ export async function preflight(parts: PreflightParts): Promise<PreflightReport>
   const startedMs = performance.now();
   const leftMs = () => Math.max(1, timeoutMs - (performance.now() - startedMs));
   // Not before: a self-test that cannot be sent needs no child.
-  const ahead = await parts.takeChild();
+  const ahead = parts.takeChild();
   const task = { plan, stackBytes, maxPayloadBytes, selfTest: lengths };
-  let child = await runChild({ child: ahead, task, body, env, timeoutMs: leftMs(), signal });
-  if (ahead !== null && hasNotBegun(child)) {
+  let child = await runChild({ ahead, task, body, env, timeoutMs: leftMs(), signal });
+  if (child.wasAhead && hasNotBegun(child)) {
     // It had ended, and nobody had noticed yet.
-    child = await runChild({ child: null, task, body, env, timeoutMs: leftMs(), signal });
+    child = await runChild({ task, body, env, timeoutMs: leftMs(), signal });
   }
   if (child.end.how === 'aborted') throw signal.reason;
   const { loadTimeoutMs } = options;
