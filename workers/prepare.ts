@@ -6,7 +6,8 @@
 import { parentPort } from 'node:worker_threads';
 import { ElfError } from '../src/library/elf/bytes.js';
 import type { PrepareAnswer, PrepareAsk } from '../src/library/prepare/messages.js';
-import { type Patched, patch } from '../src/library/prepare/patch.js';
+import { patch } from '../src/library/prepare/patch.js';
+import type { Patched } from '../src/library/prepare/patch-task.js';
 import { readAhead, type Survey, survey, warmUp } from '../src/library/prepare/survey.js';
 import { codeOf, messageOf } from '../src/library/system-errors.js';
 

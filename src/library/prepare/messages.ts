@@ -1,6 +1,6 @@
 /** What the main thread and the thread of workers/prepare.ts say to each other. Plain data only. */
 
-import type { Patched, PatchTask } from './patch.js';
+import type { Patched, PatchTask } from './patch-task.js';
 import type { Survey, SurveyTask } from './survey.js';
 
 /** `warm-up` has it read what surveys need. */

@@ -6,28 +6,7 @@
 import { chmodSync } from 'node:fs';
 import { ElfEditor } from '../elf/elf-editor.js';
 import { ElfFile } from '../elf/elf-file.js';
-
-/** What is to be changed in one copy. */
-export interface PatchTask {
-  /** The copy. */
-  path: string;
-  /** What it is called from now on; null if nobody asks for it by name. */
-  soname: string | null;
-  /** Libraries that it needs: old names and new ones. */
-  names: [from: string, to: string][];
-  /** What it is to ask for before all others. */
-  first: string | null;
-  runpath: string | null;
-  /** Unique symbols that stay what they are. */
-  keepUnique: string[];
-}
-
-/** What was changed in it. */
-export interface Patched {
-  uniqueSymbols: number;
-  names: number;
-  searchPath: boolean;
-}
+import { changesNothingElse, type Patched, type PatchTask, UNCHANGED } from './patch-task.js';
 
 /**
  * Only this user may read and execute a copy, and nobody write to it but here.
@@ -47,10 +26,7 @@ export function patch(task: PatchTask): Patched {
 
 function apply(file: ElfFile, task: PatchTask): Patched {
   const { soname, names, first, runpath, keepUnique } = task;
-  const unique = file.unique.length > 0;
-  if (!unique && soname === null && names.length === 0 && first === null && runpath === null) {
-    return { uniqueSymbols: 0, names: 0, searchPath: false };
-  }
+  if (file.unique.length === 0 && changesNothingElse(task)) return UNCHANGED;
   const editor = new ElfEditor(file);
   const uniqueSymbols = editor.makeUniqueOrdinary(new Set(keepUnique));
   if (soname !== null) editor.setSoname(soname);

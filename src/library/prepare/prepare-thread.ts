@@ -12,7 +12,7 @@ import { deferred } from '../../deferred.js';
 import { ElfError } from '../elf/bytes.js';
 import { messageOf } from '../system-errors.js';
 import type { PrepareAnswer, PrepareAsk } from './messages.js';
-import type { Patched, PatchTask } from './patch.js';
+import type { Patched, PatchTask } from './patch-task.js';
 import type { Survey, SurveyTask } from './survey.js';
 
 const workerFile = new URL('../../../workers/prepare.js', import.meta.url);

@@ -31,7 +31,7 @@ import type { SafetyRules } from '../safety.js';
 import type { LibraryStore, PrivateCopy } from '../store.js';
 import { codeOf, messageOf, quote } from '../system-errors.js';
 import { safeLabel } from '../target.js';
-import type { Patched, PatchTask } from './patch.js';
+import { changesNothingElse, type Patched, type PatchTask, UNCHANGED } from './patch-task.js';
 import { askPatch, askSurvey } from './prepare-thread.js';
 import type { HandlerDependency, LibraryPatch, SharedStatics } from './report.js';
 import type { Survey, SurveyedLibrary } from './survey.js';
@@ -185,15 +185,25 @@ class Preparation {
       await this.#share(lasting);
       const places = [...this.#alone];
       const root = { ...this.#patchTask(0, copy.path, this.#rootName), first: this.#shim };
-      const tasks = places.map((place) => this.#copyTask(place));
       // The library itself last: if another one cannot be changed, it is as it was deployed.
-      const patched = await askPatch([...tasks, root], this.#parts.signal);
+      const tasks = [...places.map((place) => this.#copyTask(place)), root];
+      const patched = this.#leavesAll([...places, 0], tasks)
+        ? tasks.map(() => UNCHANGED)
+        : await askPatch(tasks, this.#parts.signal);
       return this.#describe([...places, 0], patched);
     } catch (error) {
       await this.#remove();
       if (error instanceof ElfError) return this.#unseparated(messageOf(error));
       throw notPrepared(copy, error);
     }
+  }
+
+  /** Whether there is nothing to change: most handlers are spared the way to the thread and back. */
+  #leavesAll(places: readonly number[], tasks: readonly PatchTask[]): boolean {
+    return tasks.every((task, at) => {
+      const { hasUnique } = this.#library(places[at] as number);
+      return !hasUnique && changesNothingElse(task);
+    });
   }
 
   /** What the library itself asks for before all others. */

@@ -49,6 +49,8 @@ export interface SurveyedLibrary {
   shadowed: Library['shadowed'];
   /** What will keep it in memory, of itself and of what comes along. */
   pins: Pins | null;
+  /** Whether it has unique symbols, if it is the version's own. */
+  hasUnique: boolean;
 }
 
 export interface Survey {
@@ -145,6 +147,7 @@ function describe(
     search: newSearchPath(library, index === 0),
     shadowed: library.shadowed,
     pins: library.isOwn || index === 0 ? pinsOf(library.elf) : null,
+    hasUnique: (library.isOwn || index === 0) && library.elf.unique.length > 0,
   }));
   const missing = libraries
     .flatMap(({ needs }) => needs)
@@ -210,6 +213,6 @@ function isHeld(names: ReadonlySet<string>, libraries: MappedLibraries): boolean
 }
 
 function absent(name: string): SurveyedLibrary {
-  const nothing = { needs: [], search: null, shadowed: null, pins: null };
+  const nothing = { needs: [], search: null, shadowed: null, pins: null, hasUnique: false };
   return { name, path: null, isOwn: false, keepsThreads: false, names: [name], ...nothing };
 }
