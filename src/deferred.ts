@@ -24,3 +24,18 @@ export async function settledWithin(work: Promise<unknown>, timeoutMs: number): 
   // p-timeout refuses 0, which here means: only if it is done already.
   await pTimeout(work, { milliseconds: Math.max(1, timeoutMs), fallback: () => undefined });
 }
+
+export interface TimeLimit {
+  timeoutMs: number;
+  signal: AbortSignal;
+  /** The error if it takes longer. Made only then: an error is dear, and hardly any is needed. */
+  late: () => Error;
+}
+
+/** What `work` comes to, in time. Rejects with the reason of `signal` once that is aborted. */
+export function inTime<T>(work: Promise<T>, { timeoutMs, signal, late }: TimeLimit): Promise<T> {
+  const fallback = () => {
+    throw late();
+  };
+  return pTimeout(work, { milliseconds: timeoutMs, signal, fallback });
+}

@@ -4,8 +4,7 @@
  */
 
 import { strict as assert } from 'node:assert';
-import pTimeout from 'p-timeout';
-import { settledWithin } from './deferred.js';
+import { inTime, settledWithin } from './deferred.js';
 import type { DrainReport } from './drain-report.js';
 import {
   DrainingLimitError,
@@ -372,15 +371,16 @@ export class Endpoint {
   ): Promise<PrivateCopy> {
     const copying = this.#parts.store.copy(path, `${this.id}-${identity.version}`, rules);
     try {
-      return await pTimeout(copying, {
-        milliseconds: loadTimeoutMs,
+      return await inTime(copying, {
+        timeoutMs: loadTimeoutMs,
         signal,
-        message: new LoadTimeoutError(
-          loadTimeoutMs,
-          `${path} could not be read within ${loadTimeoutMs} ms; look at the file system it is on, or raise loadTimeoutMs`,
-          path,
-          identity,
-        ),
+        late: () =>
+          new LoadTimeoutError(
+            loadTimeoutMs,
+            `${path} could not be read within ${loadTimeoutMs} ms; look at the file system it is on, or raise loadTimeoutMs`,
+            path,
+            identity,
+          ),
       });
     } catch (error) {
       // If it was the wait that failed, nobody wants the copy any more.
@@ -398,7 +398,7 @@ export class Endpoint {
     copy: PrivateCopy,
     rules: CopyRules,
     { isolation, env, binding, loadTimeoutMs }: ResolvedEndpointOptions,
-    milliseconds: number,
+    timeoutMs: number,
     signal: AbortSignal,
   ): Promise<Prepared> {
     const { store } = this.#parts;
@@ -407,15 +407,16 @@ export class Endpoint {
     const parts = { store, copy, isolation, env, binding, rules, signal: givenUp.signal };
     const preparing = prepareLibrary(parts);
     try {
-      return await pTimeout(preparing, {
-        milliseconds,
+      return await inTime(preparing, {
+        timeoutMs,
         signal,
-        message: new LoadTimeoutError(
-          loadTimeoutMs,
-          `${path} and what it needs could not be read within ${loadTimeoutMs} ms; check the file systems that they are on and whether another handler hangs in the dynamic loader, or raise loadTimeoutMs`,
-          path,
-          identity,
-        ),
+        late: () =>
+          new LoadTimeoutError(
+            loadTimeoutMs,
+            `${path} and what it needs could not be read within ${loadTimeoutMs} ms; check the file systems that they are on and whether another handler hangs in the dynamic loader, or raise loadTimeoutMs`,
+            path,
+            identity,
+          ),
       });
     } catch (error) {
       // If it was the wait that failed, nobody wants the copies any more.

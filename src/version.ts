@@ -5,8 +5,7 @@
 
 import { strict as assert } from 'node:assert';
 import { basename } from 'node:path';
-import pTimeout from 'p-timeout';
-import { deferred, settledWithin } from './deferred.js';
+import { deferred, inTime, settledWithin } from './deferred.js';
 import { Dispatcher, type DispatcherStats, type OutcomeTotals } from './dispatcher.js';
 import type { DrainReport, LibraryFate } from './drain-report.js';
 import { type DropReason, LoadTimeoutError } from './errors.js';
@@ -286,15 +285,16 @@ export class Version implements LoadedHandler {
   async load(timeoutMs: number, signal: AbortSignal): Promise<void> {
     const { loadTimeoutMs } = this.options;
     try {
-      this.info = await pTimeout(this.#lanes.start(), {
-        milliseconds: timeoutMs,
+      this.info = await inTime(this.#lanes.start(), {
+        timeoutMs,
         signal,
-        message: new LoadTimeoutError(
-          loadTimeoutMs,
-          `not every lane had loaded ${this.path} after ${loadTimeoutMs} ms; look for a constructor or handler_init that hangs, or raise loadTimeoutMs`,
-          this.path,
-          this.#identity,
-        ),
+        late: () =>
+          new LoadTimeoutError(
+            loadTimeoutMs,
+            `not every lane had loaded ${this.path} after ${loadTimeoutMs} ms; look for a constructor or handler_init that hangs, or raise loadTimeoutMs`,
+            this.path,
+            this.#identity,
+          ),
       });
     } catch (error) {
       this.#state = step(this.#state, 'failed');

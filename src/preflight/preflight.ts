@@ -7,7 +7,7 @@
  */
 
 import { strict as assert } from 'node:assert';
-import pTimeout from 'p-timeout';
+import { inTime } from '../deferred.js';
 import { LoadTimeoutError, PreflightError } from '../errors.js';
 import type { HandlerInfo } from '../lane-protocol.js';
 import type { LoadPlan } from '../library/load-plan.js';
@@ -78,15 +78,16 @@ export async function preflight(parts: PreflightParts): Promise<PreflightReport>
   const report = judge(child, { path, identity, loadTimeoutMs });
   if (selfTest?.check !== undefined) {
     // It is the caller's code, which may wait for anything; the loads after this one wait for it.
-    await pTimeout(checkResponse(selfTest.check, child, { path, identity }), {
-      milliseconds: leftMs(),
+    await inTime(checkResponse(selfTest.check, child, { path, identity }), {
+      timeoutMs: leftMs(),
       signal,
-      message: new LoadTimeoutError(
-        loadTimeoutMs,
-        `the check of the self-test of ${path} had not settled after ${loadTimeoutMs} ms; make it quicker, or raise loadTimeoutMs`,
-        path,
-        { ...identity, step: 'self-test' },
-      ),
+      late: () =>
+        new LoadTimeoutError(
+          loadTimeoutMs,
+          `the check of the self-test of ${path} had not settled after ${loadTimeoutMs} ms; make it quicker, or raise loadTimeoutMs`,
+          path,
+          { ...identity, step: 'self-test' },
+        ),
     });
   }
   return report;
