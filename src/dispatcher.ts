@@ -18,13 +18,14 @@ import { Alarm } from './alarm.js';
 import { BufferPool } from './buffer-pool.js';
 import { monotonicMs } from './clock.js';
 import { DeadlineWheel, OUTSIDE_WHEEL, type WheelLinks } from './deadline-wheel.js';
-import type {
-  CrashLoopError,
-  DropReason,
-  EndpointStuckError,
-  LaneExitedError,
-  QueueFullError,
-  TimeoutPhase,
+import {
+  type CrashLoopError,
+  concerning,
+  type DropReason,
+  type EndpointStuckError,
+  type LaneExitedError,
+  type QueueFullError,
+  type TimeoutPhase,
 } from './errors.js';
 import type { KeepAlive } from './keep-alive.js';
 import { LatencyRecorder, type LatencyStats } from './latency.js';
@@ -255,11 +256,17 @@ export class Dispatcher {
     signal: AbortSignal | undefined,
   ): Promise<HandlerResponse> {
     return new Promise((resolve, reject) => {
+      let encoded: EncodedRequest;
       // Whatever throws in here rejects. So all that can, and all code of the caller's (getters, toJSON, signals
       // of other classes), comes before anything is taken.
-      checkTimeout(timeoutMs);
-      checkSignal(signal);
-      const encoded = encodeRequest(context, request, this.#options.maxPayloadBytes);
+      try {
+        checkTimeout(timeoutMs);
+        checkSignal(signal);
+        encoded = encodeRequest(context, request, this.#options.maxPayloadBytes);
+      } catch (error) {
+        reject(concerning(error, this.#identity));
+        return;
+      }
       const submittedMs = monotonicMs();
       const pending = new Pending(resolve, reject, encoded, submittedMs, timeoutMs);
       if (signal === undefined) this.#admit(pending);

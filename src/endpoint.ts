@@ -7,8 +7,10 @@ import { strict as assert } from 'node:assert';
 import { inTime, settledWithin } from './deferred.js';
 import type { DrainReport } from './drain-report.js';
 import {
+  concerning,
   DrainingLimitError,
   type DropReason,
+  LoadError,
   LoadFailedError,
   LoadTimeoutError,
   NotLoadedError,
@@ -194,7 +196,9 @@ export class Endpoint {
         throw signal.reason;
       }
     } catch (thrown) {
-      const error = permissionError(thrown, path, identity) ?? thrown;
+      const refused = permissionError(thrown, path, identity) ?? thrown;
+      // The reason of the signal is everybody's.
+      const error = refused instanceof LoadError ? concerning(refused, identity) : refused;
       report('loadFailed', { ...identity, path, error });
       this.#prepareNext(signal);
       throw error;

@@ -33,6 +33,18 @@ export interface ErrorFields {
   cause?: unknown;
 }
 
+/**
+ * Says whom an error concerns that was made where this was not known: in the checks of a file or a
+ * request. What it says already stays. Returns it.
+ */
+export function concerning<E>(
+  error: E,
+  { endpoint, version }: { endpoint: string; version: number },
+): E {
+  const isNobodys = error instanceof HandlerError && error.endpoint === undefined;
+  return isNobodys ? Object.assign(error, { endpoint, version }) : error;
+}
+
 // ---- What the caller asked for -----------------------------------------------------------------
 
 /** The endpoint has no active version, or the version asked for takes no more requests. */

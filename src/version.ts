@@ -8,7 +8,7 @@ import { basename } from 'node:path';
 import { deferred, inTime, settledWithin } from './deferred.js';
 import { Dispatcher, type DispatcherStats, type OutcomeTotals } from './dispatcher.js';
 import type { DrainReport, LibraryFate } from './drain-report.js';
-import { type DropReason, LoadTimeoutError } from './errors.js';
+import { concerning, type DropReason, LoadTimeoutError } from './errors.js';
 import type { Report } from './events.js';
 import type { KeepAlive } from './keep-alive.js';
 import type { HandlerInfo, HostMessage } from './lane-protocol.js';
@@ -401,7 +401,7 @@ export class Version implements LoadedHandler {
     try {
       signal = onlyOption(options, 'signal');
     } catch (error) {
-      return Promise.reject(error);
+      return Promise.reject(concerning(error, this.#identity));
     }
     return this.#dispatcher.execute(context, request, timeoutMs, signal);
   }

@@ -1,7 +1,7 @@
 /** Every limit: how many, how large, and what is no request at all. */
 import test from 'ava';
 import { fixture } from '../fixtures/paths.js';
-import { HandlerRegistry, type RequestPayload } from '../src/index.js';
+import { HandlerRegistry, type PayloadTooLargeError, type RequestPayload } from '../src/index.js';
 import { type Gate, gateMaker } from './support/gate.js';
 import { failure, rejection } from './support/outcomes.js';
 import { onLinux } from './support/process.js';
@@ -125,10 +125,11 @@ test('a request at the limit, and one over', async (t) => {
 
   t.is((await registry.execute('echo', {}, pattern(5000))).bytes.length, 5000);
   for (const over of [pattern(5001), 'x'.repeat(5001), 'é'.repeat(2501), ['x'.repeat(4998)]]) {
-    const outcome = await failure(registry.execute('echo', {}, over), 'limitBytes', 'actualBytes');
-    t.is(outcome['code'], 'ERR_HANDLER_PAYLOAD_TOO_LARGE');
-    t.is(outcome['limitBytes'], 5000);
-    t.true(Number(outcome['actualBytes']) > 5000, String(outcome['actualBytes']));
+    const error = await rejection(registry.execute('echo', {}, over));
+    const whose = { endpoint: 'echo', version: 1 };
+    t.like(error, { code: 'ERR_HANDLER_PAYLOAD_TOO_LARGE', limitBytes: 5000, ...whose });
+    const { actualBytes } = error as PayloadTooLargeError;
+    t.true(actualBytes > 5000, String(actualBytes));
   }
   t.is(activeOf(registry, 'echo').activeRequests, 0);
 });

@@ -135,7 +135,7 @@ for (const [what, refusal] of Object.entries(REFUSALS)) {
     for (const { way, options } of ways) {
       const first = await rejection(registry.loadFrom('x', path, options));
       t.true(first instanceof ErrorClass && first instanceof LoadError, way);
-      t.like(first, { ...fields, path }, way);
+      t.like(first, { ...fields, path, endpoint: 'x', version: 1 }, way);
       t.is((first as HandlerError).name, ErrorClass.name, way);
       t.deepEqual(registry.stats().endpoints, [], 'ids that never loaded do not pile up');
       t.deepEqual(failures.splice(0), [{ endpoint: 'x', version: 1, path, error: first }], way);
