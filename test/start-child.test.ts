@@ -5,6 +5,7 @@ import { readFile } from 'node:fs/promises';
 import { text } from 'node:stream/consumers';
 import test from 'ava';
 import { type StartedChild, startChild } from '../src/start-child.js';
+import { reap } from '../workers/posix-spawn.js';
 import { needs } from './support/needs.js';
 import { rejection } from './support/outcomes.js';
 import { eventually } from './support/polling.js';
@@ -53,6 +54,12 @@ test('it can be killed, and killing it once more is nothing', async (t) => {
   child.kill('SIGKILL');
   t.deepEqual(await child.exited, { signal: 'SIGKILL' });
   t.notThrows(() => child.kill('SIGKILL'));
+});
+
+onLinux('what has been waited for already has ended, whoever has waited', async (t) => {
+  const child = await startScript('process.exit(7)');
+  t.deepEqual(await child.exited, { exitCode: 7 });
+  t.deepEqual(reap(child.pid), { exitCode: 0 });
 });
 
 test('its end is noticed although something else keeps its messages open', async (t) => {

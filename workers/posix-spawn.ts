@@ -8,6 +8,7 @@
 
 import { constants } from 'node:os';
 import { bind, bindClose, checked, close, systemError } from './c-functions.js';
+import { lastErrno } from './native-library.js';
 
 export { close };
 
@@ -176,10 +177,10 @@ export function reap(pid: number): ProcessExit | null {
   const found = functionNamed('waitpid')(pid, status, WNOHANG);
   if (found === 0) return null;
   if (found === -1) {
-    const error = systemError('waitpid');
-    // Reaped already, as where SIGCHLD is ignored: that it has ended is all there is to know.
-    if (error.code === 'ECHILD') return { exitCode: 0 };
-    throw error;
+    // Reaped already, as where SIGCHLD is ignored: that it has ended is all there is to know. By number, since libuv has no
+    // name for this error, and so Node has no code.
+    if (lastErrno() === constants.errno.ECHILD) return { exitCode: 0 };
+    throw systemError('waitpid');
   }
   // What the macros of wait(2) do.
   const word = status[0] ?? 0;
