@@ -40,11 +40,11 @@ export default async function bridge(start: LaneStart): Promise<void> {
   const native = new NativeMemory(task.stackBytes);
   noteCallMemory(native, task.stackBytes, task.callMemory);
   const child = new LaneProcess(task, native, {
+    started: (pid) => ring.noteProcess(pid),
     ended: () => ring.noteProcess(0),
     noteLifeline: (descriptor) => ring.noteLifeline(descriptor),
     takeLifeline: () => ring.takeLifeline(),
   });
-  ring.noteProcess(child.pid);
   ring.leaveCritical();
 
   let failure: unknown = null;

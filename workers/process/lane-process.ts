@@ -43,7 +43,7 @@ export class LaneProcess {
   /** Null while it runs, as far as it was looked. */
   #end: ProcessEnd | null = null;
 
-  constructor(task: LaneTask, native: NativeMemory, hooks: LaneProcessHooks) {
+  constructor(task: LaneProcessTask, native: NativeMemory, hooks: LaneProcessHooks) {
     if (task.process === null) throw new TypeError('the task is for a thread');
     this.#native = native;
     this.#hooks = hooks;
@@ -74,6 +74,8 @@ export class LaneProcess {
       // In the order of program-task.ts. Output of the handler goes where a thread's would.
       const descriptors = [null, 1, 2, far, memoryFd, cancelFlags.descriptor, lifelineEnd];
       this.pid = this.#start(programTask, env, descriptors);
+      // Before it is looked at: it may have ended by then, and its id be another process's.
+      hooks.started(this.pid);
     } catch (error) {
       if (socket !== null) close(socket);
       this.#cutLifeline();
@@ -203,8 +205,13 @@ export class LaneProcess {
   }
 }
 
+/** What of a lane's task its process is about. */
+type LaneProcessTask = Pick<LaneTask, 'process' | 'plan' | 'maxPayloadBytes' | 'stackBytes'>;
+
 /** What a lane keeps of its process where the host finds it. */
 export interface LaneProcessHooks {
+  /** Its process id; 0 if it could not be started. */
+  started(pid: number): void;
   /** Its process id may be used again. */
   ended(): void;
   /** A descriptor: closing it ends the process. */
