@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import pTimeout, { TimeoutError } from 'p-timeout';
 import { childEnv } from '../child-env.js';
 import { settledWithin } from '../deferred.js';
+import { codeOf } from '../library/system-errors.js';
 import { closePipes, type StartedChild, startChild } from '../start-child.js';
 import { MESSAGES_FD, type PreflightMessage, type PreflightTask } from './protocol.js';
 
@@ -69,13 +70,21 @@ export async function endChild(child: StartedChild): Promise<void> {
   child.keepAlive(true);
   // Without its task it ends by itself.
   child.stdin.destroy();
-  try {
-    child.kill('SIGKILL');
-  } catch {
-    // This process has become another user's since.
-  }
+  kill(child);
   await child.exited;
   closePipes(child);
+}
+
+/**
+ * Kills a child, unless this process has become another user's since and may not: then one without a task ends by itself, and one
+ * that has a task when its lifetime is over.
+ */
+function kill(child: StartedChild): void {
+  try {
+    child.kill('SIGKILL');
+  } catch (error) {
+    if (codeOf(error) !== 'EPERM') throw error;
+  }
 }
 
 export interface ChildOptions {
@@ -125,23 +134,23 @@ export async function runChild(options: ChildOptions): Promise<ChildReport> {
     return report({ how: 'not-started', cause });
   }
   const leftMs = Math.max(1, timeoutMs - (performance.now() - startedMs));
-  const kill = (why: ChildEnd): void => {
+  const killFor = (why: ChildEnd): void => {
     killedFor ??= why;
-    child.kill('SIGKILL');
+    kill(child);
   };
-  const onAbort = () => kill({ how: 'aborted' });
+  const onAbort = () => killFor({ how: 'aborted' });
   if (signal?.aborted === true) onAbort();
   // One more turn of the event loop: if this thread was busy, the child may have ended long ago.
   const timer = setTimeout(() => {
-    void setImmediate().then(() => kill({ how: 'timed-out' }));
+    void setImmediate().then(() => killFor({ how: 'timed-out' }));
   }, leftMs);
-  const look = watchThread(child.pid, () => kill({ how: 'thread-ended' }));
+  const look = watchThread(child.pid, () => killFor({ how: 'thread-ended' }));
   signal?.addEventListener('abort', onAbort);
   const responseBytes = task.selfTest === null ? 0 : task.maxPayloadBytes;
   readLines(child.messages, {
     take: (line) => messages.push(line),
     maxCharacters: MOST_CHARACTERS + responseBytes * CHARACTERS_PER_BYTE,
-    flooded: () => kill({ how: 'flooded' }),
+    flooded: () => killFor({ how: 'flooded' }),
   });
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     stderr = (stderr + text).slice(-KEPT_STDERR_CHARACTERS);
@@ -165,7 +174,8 @@ export async function runChild(options: ChildOptions): Promise<ChildReport> {
  */
 export function causeOf(killedFor: ChildEnd | null, end: ChildEnd): ChildEnd {
   if (killedFor === null) return end;
-  const wasKilled = end.how === 'crashed' && end.signal === 'SIGKILL';
+  // By this process, or by the end of its lifetime if this process was not allowed to.
+  const wasKilled = end.how === 'crashed' && (end.signal === 'SIGKILL' || end.signal === 'SIGALRM');
   // Nobody waits for what was aborted.
   return wasKilled || killedFor.how === 'aborted' ? killedFor : end;
 }
