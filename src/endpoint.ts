@@ -256,10 +256,7 @@ export class Endpoint {
       if (kind !== 'shadowed' || path === null || instead === undefined) continue;
       report('dependencyShadowed', { ...identity, name, path, instead });
     }
-    const removeCopies = async () => {
-      await prepared.remove();
-      await copy.remove();
-    };
+    const removeCopies = () => this.#removeLeft(path, options, prepared, copy);
     let tried: PreflightReport | null = null;
     let version: Version;
     let standby: Standby | null = null;
@@ -370,9 +367,10 @@ export class Endpoint {
     identity: VersionIdentity,
     path: string,
     rules: CopyRules,
-    { loadTimeoutMs }: ResolvedEndpointOptions,
+    options: ResolvedEndpointOptions,
     signal: AbortSignal,
   ): Promise<PrivateCopy> {
+    const { loadTimeoutMs } = options;
     const copying = this.#parts.store.copy(path, `${this.id}-${identity.version}`, rules);
     try {
       return await inTime(copying, {
@@ -389,11 +387,26 @@ export class Endpoint {
     } catch (error) {
       // If it was the wait that failed, nobody wants the copy any more.
       copying.then(
-        (copy) => copy.remove(),
+        (copy) => this.#removeLeft(path, options, copy),
         () => undefined,
       );
       throw error;
     }
+  }
+
+  /**
+   * Removes what a failed load has written. Not for ever: the file system may hang. The caller gets the reason of the failed load;
+   * what cannot be removed is a leftover that a later process removes.
+   */
+  async #removeLeft(
+    path: string,
+    { cancelGraceMs }: ResolvedEndpointOptions,
+    ...copies: { remove(): Promise<void> }[]
+  ): Promise<void> {
+    const removed = Promise.all(copies.map((copy) => copy.remove())).catch((error: unknown) => {
+      process.emitWarning(`a failed load of ${path} left something behind: ${error}`);
+    });
+    await settledWithin(removed, cancelGraceMs);
   }
 
   /** Makes the copy ready, in time. If that fails, nothing is left of it. */
@@ -401,11 +414,12 @@ export class Endpoint {
     identity: VersionIdentity,
     copy: PrivateCopy,
     rules: CopyRules,
-    { isolation, env, binding, loadTimeoutMs }: ResolvedEndpointOptions,
+    options: ResolvedEndpointOptions,
     timeoutMs: number,
     signal: AbortSignal,
   ): Promise<Prepared> {
     const { store } = this.#parts;
+    const { isolation, env, binding, loadTimeoutMs } = options;
     const path = copy.sourcePath;
     const givenUp = new AbortController();
     const parts = { store, copy, isolation, env, binding, rules, signal: givenUp.signal };
@@ -425,9 +439,11 @@ export class Endpoint {
     } catch (error) {
       // If it was the wait that failed, nobody wants the copies any more.
       givenUp.abort(error);
-      // What cannot be removed is a leftover that a later process removes.
-      preparing.then((prepared) => prepared.remove()).catch(() => undefined);
-      await copy.remove();
+      preparing.then(
+        (prepared) => this.#removeLeft(path, options, prepared),
+        () => undefined,
+      );
+      await this.#removeLeft(path, options, copy);
       throw error;
     }
   }
