@@ -2,6 +2,7 @@
 import { readdir } from 'node:fs/promises';
 import test from 'ava';
 import { fixture, fixturesDir } from '../fixtures/paths.js';
+import { deferred } from '../src/deferred.js';
 import { type CloseOptions, HandlerRegistry } from '../src/index.js';
 import { LibraryStore } from '../src/library/store.js';
 import { scratch } from './support/files.js';
@@ -103,6 +104,23 @@ test.serial(
     t.deepEqual(await outcome, { code: 'ERR_HANDLER_DROPPED' });
   },
 );
+
+test.serial('a file system that hangs does not hold up the end', async (t) => {
+  const { registry } = await openRegistry(t);
+  await registry.load('echo');
+  const closeStore = LibraryStore.prototype.close;
+  const { promise: gate, resolve: open } = deferred<void>();
+  t.teardown(() => {
+    LibraryStore.prototype.close = closeStore;
+    open();
+  });
+  LibraryStore.prototype.close = async function (this: LibraryStore) {
+    await gate;
+    await closeStore.call(this);
+  };
+
+  t.deepEqual((await registry.close({ timeoutMs: 100 })).dropped, 0);
+});
 
 test('a cooperative call is cancelled, and its version retires', async (t) => {
   const { registry } = await openRegistry(t);
