@@ -17,7 +17,7 @@ import { hold } from './library/prepare/prepare-thread.js';
 import { messageOf } from './library/system-errors.js';
 import type { ResolvedEndpointOptions } from './options.js';
 import { endChild, startPreflightChild } from './preflight/child.js';
-import { reserveOutbox } from './ring/outbox.js';
+import { NO_OUTBOX, reserveOutbox } from './ring/outbox.js';
 import { RingProducer } from './ring/producer.js';
 import { closePipes, type StartedChild } from './start-child.js';
 
@@ -243,8 +243,14 @@ export class Standby {
   #start(index: number): StartedLane {
     const { ring } = this;
     const { port1: port, port2: remotePort } = new MessageChannel();
-    const outbox = reserveOutbox();
     ring.prepareLane(index);
+    let outbox: SharedArrayBuffer;
+    try {
+      outbox = reserveOutbox();
+    } catch (cause) {
+      // It ends before it has begun, like a lane for which there is no thread: that is dealt with wherever lanes end.
+      return { port, outbox: NO_OUTBOX, ended: Promise.reject(cause) };
+    }
     const { slots, lanes } = ring.layout;
     const { isolation } = this.#shape;
     const shape = { slots, lanes };

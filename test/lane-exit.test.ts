@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process';
 import { readdir } from 'node:fs/promises';
 import { promisify } from 'node:util';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import { fixture } from '../fixtures/paths.js';
 import { RingConsumer } from '../src/ring/consumer.js';
 import {
@@ -18,10 +18,12 @@ import {
   slotAt,
   stateOn,
 } from '../src/ring/layout.js';
+import { reserveOutbox } from '../src/ring/outbox.js';
 import { NO_SLOT, RingProducer } from '../src/ring/producer.js';
 import { scratch } from './support/files.js';
 import { failure } from './support/outcomes.js';
-import { activeOf, openRegistry } from './support/registry.js';
+import { eventually } from './support/polling.js';
+import { activeOf, activeStats, openRegistry } from './support/registry.js';
 
 const shape = { slots: 32, lanes: 2 };
 /** Node starts, and koffi does not fit. */
@@ -292,4 +294,47 @@ test('a lane at its heap limit ends alone: one request is told so, the rest is n
   const said = JSON.parse(stdout) as { exits: [number, string][]; lost: number };
   t.deepEqual(said.exits, [[0, 'ERR_WORKER_OUT_OF_MEMORY']]);
   t.true(said.lost <= 1, `${said.lost} requests were lost`);
+});
+
+// ---- A lane for which there is no memory -------------------------------------------------------------
+
+/** Has the next `count` outboxes fail as they do when the address space is used up. */
+function withoutOutboxes(t: ExecutionContext, count: number): void {
+  const { SharedArrayBuffer: Real } = globalThis;
+  const bytes = reserveOutbox().byteLength;
+  let left = count;
+  globalThis.SharedArrayBuffer = new Proxy(Real, {
+    construct: (target, given, newTarget) => {
+      if (given[0] === bytes && left > 0) {
+        left -= 1;
+        throw new RangeError('Array buffer allocation failed');
+      }
+      return Reflect.construct(target, given, newTarget);
+    },
+  });
+  t.teardown(() => {
+    globalThis.SharedArrayBuffer = Real;
+  });
+}
+
+test.serial('a lane for which there is no memory fails the load', async (t) => {
+  const { registry } = await openRegistry(t);
+  withoutOutboxes(t, 1);
+  t.deepEqual(await failure(registry.load('echo')), { code: 'ERR_HANDLER_LOAD_FAILED' });
+  await registry.load('echo');
+  t.is((await registry.execute('echo', {}, 'here')).text(), 'here');
+});
+
+test.serial('a replacement for which there is no memory is tried again', async (t) => {
+  const { registry } = await openRegistry(t, { isolation: 'process' });
+  await registry.load('echo');
+  const [pid] = activeStats(registry, 'echo').processIds;
+  withoutOutboxes(t, 1);
+  process.kill(pid as number, 'SIGKILL');
+  await eventually(
+    () => activeStats(registry, 'echo').processIds,
+    (pids) => pids.length === 1 && pids[0] !== pid,
+    'another process serves',
+  );
+  t.is((await registry.execute('echo', {}, 'here')).text(), 'here');
 });

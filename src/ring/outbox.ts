@@ -29,6 +29,9 @@ export function reserveOutbox(): SharedArrayBuffer {
   return reserveShared(FIRST_PLACE_AT + PLACES * PLACE_BYTES);
 }
 
+/** The outbox of a lane for which there is no memory, and which is never started. */
+export const NO_OUTBOX = new SharedArrayBuffer(FIRST_PLACE_AT);
+
 export class Outbox {
   readonly bytes: Uint8Array<SharedArrayBuffer>;
   readonly #words: Int32Array<SharedArrayBuffer>;
