@@ -104,6 +104,8 @@ export class Endpoint {
   #standby: Standby | null = null;
   /** Resolves when every discarded standby has ended, or had the time to. */
   #discarded: Promise<unknown> = Promise.resolve();
+  /** Resolves when what was still being written for loads that were given up is removed, or had the time to be. */
+  #removed: Promise<unknown> = Promise.resolve();
   #pendingOperations = 0;
   #operations: Promise<void> = Promise.resolve();
 
@@ -137,10 +139,11 @@ export class Endpoint {
     return [...active, ...this.#draining, ...this.#hanging];
   }
 
-  /** Resolves when what has been asked of it so far is done, and nothing is left of what was made ahead in vain. */
+  /** Resolves when what has been asked of it so far is done, and nothing is left of what was made in vain. */
   async settled(): Promise<void> {
     await this.#operations;
     await this.#discarded;
+    await this.#removed;
   }
 
   /** Runs `operation` after those that were called before, whether they succeeded or not. */
@@ -386,10 +389,7 @@ export class Endpoint {
       });
     } catch (error) {
       // If it was the wait that failed, nobody wants the copy any more.
-      copying.then(
-        (copy) => this.#removeLeft(path, options, copy),
-        () => undefined,
-      );
+      this.#removeLater(path, options, copying);
       throw error;
     }
   }
@@ -407,6 +407,20 @@ export class Endpoint {
       process.emitWarning(`a failed load of ${path} left something behind: ${error}`);
     });
     await settledWithin(removed, cancelGraceMs);
+  }
+
+  /** The same for what is still being written. Closing waits a moment for that, since the process may end right after it. */
+  #removeLater(
+    path: string,
+    options: ResolvedEndpointOptions,
+    written: Promise<{ remove(): Promise<void> }>,
+  ): void {
+    const removed = written.then(
+      (copies) => this.#removeLeft(path, options, copies),
+      () => undefined,
+    );
+    const gone = settledWithin(removed, options.cancelGraceMs);
+    this.#removed = Promise.all([this.#removed, gone]);
   }
 
   /** Makes the copy ready, in time. If that fails, nothing is left of it. */
@@ -439,10 +453,7 @@ export class Endpoint {
     } catch (error) {
       // If it was the wait that failed, nobody wants the copies any more.
       givenUp.abort(error);
-      preparing.then(
-        (prepared) => this.#removeLeft(path, options, prepared),
-        () => undefined,
-      );
+      this.#removeLater(path, options, preparing);
       await this.#removeLeft(path, options, copy);
       throw error;
     }

@@ -2,6 +2,7 @@
 
 import { readdir } from 'node:fs/promises';
 import { basename } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { deferred } from '../src/deferred.js';
 import { LibraryStore, type PrivateCopy } from '../src/library/store.js';
@@ -56,6 +57,30 @@ test.serial('a copy that nobody waits for any more and that cannot be removed', 
   open();
   t.deepEqual((await closing).leftBehind, []);
   t.regex((await warnings.first()).message, /libhandler_echo/);
+});
+
+test.serial('closing waits for a copy that is still being written', async (t) => {
+  const { registry, cacheDir } = await openRegistry(t, { cancelGraceMs: 60_000 });
+  const { promise: written, resolve: isWritten } = deferred<void>();
+  const { promise: gate, resolve: open } = deferred<void>();
+  changeCopies(t, async (copy) => {
+    isWritten();
+    await gate;
+    return copy;
+  });
+  const outcome = failure(registry.load('echo'));
+  await written;
+  let isClosed = false;
+  const closing = registry.close().finally(() => {
+    isClosed = true;
+  });
+  t.deepEqual(await outcome, { code: 'ERR_HANDLER_CLOSED' });
+  // More than one turn of the event loop, which is all that closing would need.
+  for (let turn = 0; turn < 100; turn++) await setImmediate();
+  t.false(isClosed);
+  open();
+  t.deepEqual((await closing).leftBehind, []);
+  t.deepEqual(await readdir(cacheDir), []);
 });
 
 onLinuxAlone('a copy that cannot be removed hides no error, and holds no other copy', async (t) => {
