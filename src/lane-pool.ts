@@ -3,7 +3,6 @@
  * reports their death; requests do not pass through it.
  */
 
-import { once } from 'node:events';
 import type { MessagePort, ResourceLimits, Worker } from 'node:worker_threads';
 import { ArrayTaskQueue, Piscina } from 'piscina';
 import { type CallMemoryNote, giveBack, makeNote, NOTE, viewNote } from './call-memory.js';
@@ -138,7 +137,7 @@ export class LanePool {
   async destroy(): Promise<void> {
     await this.#piscina.destroy();
     // Of those whose lanes had left before, Piscina has ended some and waited for none.
-    await Promise.all([...this.#threads].map((thread) => once(thread, 'exit')));
+    await Promise.all([...this.#threads].map(ended));
     await this.#givingBack;
   }
 
@@ -217,6 +216,11 @@ class LaneQueue extends ArrayTaskQueue {
     this.#last = null;
     return last;
   }
+}
+
+/** What a thread dies of is told elsewhere; `once` of node:events would reject with it. */
+function ended(thread: Worker): Promise<unknown> {
+  return new Promise((resolve) => thread.once('exit', resolve));
 }
 
 function idleWorker<W extends BalancedWorker>(workers: W[]): W | null {
