@@ -17,7 +17,7 @@
 
 import { strict as assert } from 'node:assert';
 import { randomFillSync } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { readMaps } from './library/mappings.js';
 
 /**
  * Words of a note: 64-bit floats, which hold addresses exactly. The thread writes them, `THREAD_ID`
@@ -85,7 +85,7 @@ export async function giveBack(notes: readonly CallMemoryNote[]): Promise<void> 
   // Where the system does not tell what is mapped, nothing is noted; where it no longer does,
   // nothing can be made sure of.
   if (notes.length === 0) return;
-  const maps = await readFile('/proc/self/maps', 'utf8').catch(() => '');
+  const maps = (await readMaps()) ?? '';
   assert(memory !== null, 'a thread opens a library after prepareGivingBack');
   const mappings = parseMappings(maps);
   const found = new Uint8Array(TOKEN_BYTES);

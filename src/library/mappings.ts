@@ -4,6 +4,7 @@
  * ld.so).
  */
 
+import { readFileSync } from 'node:fs';
 import { readFile, realpath } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 
@@ -19,10 +20,30 @@ export async function isMapped(path: string): Promise<boolean | undefined> {
   return maps === undefined ? undefined : listsFile(maps, await realPathOf(path));
 }
 
+const MAPS = '/proc/self/maps';
+
+/**
+ * The kernel hands out a page at a time, and each would be a turn of the event loop: a list up to
+ * this long is read at once, which takes half a millisecond at most. A longer one does not hold up
+ * the event loop.
+ */
+const SHORT_CHARACTERS = 128 * 1024;
+
+/** The next list is about as long as the last one. */
+let lastLength = 0;
+
 /** The text of this process's list of mappings; `undefined` where there is none. */
 export async function readMaps(): Promise<string | undefined> {
   if (process.platform !== 'linux') return undefined;
-  return readFile('/proc/self/maps', 'utf8').catch(() => undefined);
+  try {
+    const isShort = lastLength <= SHORT_CHARACTERS;
+    const maps = isShort ? readFileSync(MAPS, 'utf8') : await readFile(MAPS, 'utf8');
+    lastLength = maps.length;
+    return maps;
+  } catch {
+    // Without /proc, or with rules against reading it, nothing is known.
+    return undefined;
+  }
 }
 
 /**

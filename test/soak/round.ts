@@ -164,6 +164,7 @@ function lookAt({ events }: Scene, endpoint: SoakEndpoint, watch: WedgeWatch) {
     unsettled: known.unsettled,
     ended: known.ended,
     troubles: events.troublesOf(kind.id),
+    killed: known.killed,
   });
   for (const symptom of found) {
     ledger.problem(kind.id, `wedged, it ${symptom}: ${inWords(active)}`);

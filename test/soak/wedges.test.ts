@@ -13,6 +13,7 @@ const well: Omit<Look, 'nowMs' | 'ended'> = {
   refusing: null,
   unsettled: 1,
   troubles: 0,
+  killed: 0,
 };
 const lanes = (serving: number, starting = 0, stuck = 0) => ({ serving, starting, stuck });
 
@@ -56,6 +57,10 @@ const fine: Record<string, (ms: number) => Partial<Look>> = {
   'a crash loop that goes on, with a crash at each try': (ms) => ({
     refusing: 'crash-loop',
     troubles: Math.floor(ms / 5000),
+  }),
+  'a lane that is killed from outside each time before it answers': (ms) => ({
+    ended: 7,
+    killed: Math.floor(ms / 5000),
   }),
   'one that is replaced again and again': (ms) => ({ ended: 0, version: Math.floor(ms / 5000) }),
   'one that accepts in between': (ms) => ({ refusing: ms % 9000 === 0 ? null : 'stuck' }),

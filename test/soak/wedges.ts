@@ -18,6 +18,8 @@ export interface Look {
   readonly ended: number;
   /** Lanes that were lost or got stuck, so far. */
   readonly troubles: number;
+  /** Processes of lanes that the soak itself has killed, so far. */
+  readonly killed: number;
 }
 
 type Symptom = 'refuses' | 'answers nothing' | 'has no lane' | 'lacks lanes';
@@ -26,7 +28,9 @@ type Symptom = 'refuses' | 'answers nothing' | 'has no lane' | 'lacks lanes';
 const SYMPTOMS: Record<Symptom, (look: Look, before: Look) => boolean> = {
   // A lane that is lost again is a reason to go on.
   refuses: ({ refusing, troubles }, before) => refusing !== null && troubles === before.troubles,
-  'answers nothing': ({ unsettled, ended }, before) => unsettled > 0 && ended === before.ended,
+  // Beside much load, a lane may be killed before it could answer anything, several times in a row.
+  'answers nothing': ({ unsettled, ended, killed }, before) =>
+    unsettled > 0 && ended === before.ended && killed === before.killed,
   'has no lane': ({ refusing, lanes }) =>
     refusing === null && lanes.serving + lanes.starting + lanes.stuck === 0,
   'lacks lanes': (look, before) => lacksLanes(look) && look.ended > before.ended,
