@@ -61,7 +61,7 @@ for (const algorithm of ['sha256', 'sha384', 'sha512'] as const) {
       const error = await rejection(replace());
       t.true(error instanceof IntegrityError);
       const code = 'ERR_HANDLER_INTEGRITY';
-      t.like(error, { code, expected: [hashA], actual: hashB, path: b, endpoint: undefined });
+      t.like(error, { code, expected: [hashA], actual: hashB, path: b, endpoint: 'x' });
       t.is(registry.get('x'), active);
       t.is(await outcome(registry.execute('x', {}, '1')), 'A:1');
     }

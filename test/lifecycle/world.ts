@@ -7,6 +7,7 @@ import { strict as assert } from 'node:assert';
 import { basename } from 'node:path';
 import * as bufferPool from '../../src/buffer-pool.js';
 import * as deadlineWheel from '../../src/deadline-wheel.js';
+import type { TimeLimit } from '../../src/deferred.js';
 import * as deferredModule from '../../src/deferred.js';
 import type { DrainReport } from '../../src/drain-report.js';
 import type { Endpoint } from '../../src/endpoint.js';
@@ -297,7 +298,7 @@ type Surroundings = Pick<
   World,
   | 'setTimeout'
   | 'clearTimeout'
-  | 'pTimeout'
+  | 'inTime'
   | 'settledWithin'
   | 'newCrew'
   | 'kill'
@@ -367,6 +368,7 @@ export class Code {
       './deferred.js': {
         deferred,
         settledWithin: (work: Promise<unknown>, ms: number) => world().settledWithin(work, ms),
+        inTime: <T>(work: Promise<T>, limit: TimeLimit) => world().inTime(work, limit),
       },
       './end-lane-process.js': {
         endLaneProcess: (ring: producer.RingProducer, lane: number) => world().kill(ring, lane),
@@ -406,9 +408,6 @@ export class Code {
         WatchPolicy: class {
           allows = () => false;
         },
-      },
-      'p-timeout': {
-        default: <T>(work: Promise<T>, more: Wait<T>) => world().pTimeout(work, more),
       },
     };
     const run = (module: keyof typeof sources, owner = '') => {
@@ -451,13 +450,6 @@ export class Code {
     this.#versions.made = [];
     return this.#versions.made;
   }
-}
-
-interface Wait<T> {
-  milliseconds: number;
-  signal?: AbortSignal;
-  message?: Error;
-  fallback?: () => T;
 }
 
 export class World {
@@ -579,21 +571,27 @@ export class World {
     this.#timers.delete(timer);
   }
 
-  pTimeout<T>(work: Promise<T>, { milliseconds, signal, message, fallback }: Wait<T>): Promise<T> {
+  inTime<T>(work: Promise<T>, { timeoutMs, signal, late }: TimeLimit): Promise<T> {
     return new Promise((resolve, reject) => {
+      signal.addEventListener('abort', () => reject(signal.reason));
+      work.then(resolve, reject);
       // Loads may only take too long where they may fail.
-      const mayFire = fallback !== undefined || (this.#scenario.failures ?? false);
-      const fire = () => (fallback === undefined ? reject(message) : resolve(fallback()));
-      const timer = mayFire ? this.setTimeout(fire, milliseconds, '') : null;
-      signal?.addEventListener('abort', () => reject(signal.reason));
-      work.then(resolve, reject).finally(() => {
-        if (timer !== null) this.clearTimeout(timer);
-      });
+      if (this.#scenario.failures ?? false) this.#limit(work, timeoutMs, () => reject(late()));
     });
   }
 
-  async settledWithin(work: Promise<unknown>, milliseconds: number): Promise<void> {
-    await this.pTimeout(work, { milliseconds, fallback: () => undefined });
+  settledWithin(work: Promise<unknown>, timeoutMs: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      work.then(() => resolve(), reject);
+      this.#limit(work, timeoutMs, resolve);
+    });
+  }
+
+  /** A timer that ends with `work`. */
+  #limit(work: Promise<unknown>, timeoutMs: number, fire: () => void): void {
+    const timer = this.setTimeout(fire, timeoutMs, '');
+    const clear = () => this.clearTimeout(timer);
+    work.then(clear, clear);
   }
 
   // ---- Events --------------------------------------------------------------------------------------
