@@ -31,7 +31,8 @@ line cannot be followed.
 `;
 
 /**
- * Nothing of Node is in these: models in simulated memory, orders of events, C alone, texts and figures. `npm test` runs them once, for all.
+ * Nothing of Node is in these: models in simulated memory, orders of events, C alone, texts and figures,
+ * and whether the soak notices what it is to notice. `npm test` runs them once, for all.
  */
 const SAME_EVERYWHERE = [
   'test/bench/',
@@ -41,6 +42,10 @@ const SAME_EVERYWHERE = [
   'test/library/elf/',
   'test/library/format/',
   'test/lifecycle/',
+  'test/soak/memory.test.ts',
+  'test/soak/mistakes.test.ts',
+  'test/soak/verdict.test.ts',
+  'test/soak/wedges.test.ts',
   'test/suite/',
   'test/sanitizer/',
   'test/header.test.ts',
