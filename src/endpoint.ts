@@ -104,7 +104,10 @@ export class Endpoint {
   #standby: Standby | null = null;
   /** Resolves when every discarded standby has ended, or had the time to. */
   #discarded: Promise<unknown> = Promise.resolve();
-  /** Resolves when what was still being written for loads that were given up is removed, or had the time to be. */
+  /**
+   * Resolves when what was still being written for loads that were given up is removed, or had the
+   * time to be.
+   */
   #removed: Promise<unknown> = Promise.resolve();
   #pendingOperations = 0;
   #operations: Promise<void> = Promise.resolve();
@@ -139,7 +142,10 @@ export class Endpoint {
     return [...active, ...this.#draining, ...this.#hanging];
   }
 
-  /** Resolves when what has been asked of it so far is done, and nothing is left of what was made in vain. */
+  /**
+   * Resolves when what has been asked of it so far is done, and nothing is left of what was made in
+   * vain.
+   */
   async settled(): Promise<void> {
     await this.#operations;
     await this.#discarded;
@@ -395,8 +401,8 @@ export class Endpoint {
   }
 
   /**
-   * Removes what a failed load has written. Not for ever: the file system may hang. The caller gets the reason of the failed load;
-   * what cannot be removed is a leftover that a later process removes.
+   * Removes what a failed load has written. Not for ever: the file system may hang. The caller gets
+   * the reason of the failed load; what cannot be removed is a leftover that a later process removes.
    */
   async #removeLeft(
     path: string,
@@ -409,7 +415,10 @@ export class Endpoint {
     await settledWithin(removed, cancelGraceMs);
   }
 
-  /** The same for what is still being written. Closing waits a moment for that, since the process may end right after it. */
+  /**
+   * The same for what is still being written. Closing waits a moment for that, since the process
+   * may end right after it.
+   */
   #removeLater(
     path: string,
     options: ResolvedEndpointOptions,

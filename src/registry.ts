@@ -466,7 +466,8 @@ export class HandlerRegistry extends RegistryEmitter {
         reason: version.whatRemains(),
       }));
     const dropped = sumOf(versions, (version) => version.totals.dropped) - droppedBefore;
-    // Goes now, or with the last copy that is removed later. A file system that hangs does not hold up the end.
+    // Goes now, or with the last copy that is removed later. A file system that hangs does not hold up
+    // the end.
     const leftMs = timeoutMs - (performance.now() - startedMs);
     await settledWithin(this.#store.close(), Math.max(leftMs, STORE_CLOSE_MS));
     this.#keepAlive.close();

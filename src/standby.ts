@@ -248,7 +248,8 @@ export class Standby {
     try {
       outbox = reserveOutbox();
     } catch (cause) {
-      // It ends before it has begun, like a lane for which there is no thread: that is dealt with wherever lanes end.
+      // It ends before it has begun, like a lane for which there is no thread: that is dealt with
+      // wherever lanes end.
       return { port, outbox: NO_OUTBOX, ended: Promise.reject(cause) };
     }
     const { slots, lanes } = ring.layout;

@@ -177,8 +177,8 @@ export function reap(pid: number): ProcessExit | null {
   const found = functionNamed('waitpid')(pid, status, WNOHANG);
   if (found === 0) return null;
   if (found === -1) {
-    // Reaped already, as where SIGCHLD is ignored: that it has ended is all there is to know. By number, since libuv has no
-    // name for this error, and so Node has no code.
+    // Reaped already, as where SIGCHLD is ignored: that it has ended is all there is to know. By
+    // number, since libuv has no name for this error, and so Node has no code.
     if (lastErrno() === constants.errno.ECHILD) return { exitCode: 0 };
     throw systemError('waitpid');
   }

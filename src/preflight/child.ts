@@ -76,8 +76,8 @@ export async function endChild(child: StartedChild): Promise<void> {
 }
 
 /**
- * Kills a child, unless this process has become another user's since and may not: then one without a task ends by itself, and one
- * that has a task when its lifetime is over.
+ * Kills a child, unless this process has become another user's since and may not: then one without a
+ * task ends by itself, and one that has a task when its lifetime is over.
  */
 function kill(child: StartedChild): void {
   try {
@@ -99,8 +99,9 @@ export interface ChildOptions {
 }
 
 /**
- * Gives a child its task and resolves when it has ended, or when the time is up or the signal aborted
- * before there was one: a host may keep the threads busy in which processes are started. Never rejects.
+ * Gives a child its task and resolves when it has ended, or when the time is up or the signal
+ * aborted before there was one: a host may keep the threads busy in which processes are started.
+ * Never rejects.
  */
 export async function runChild(options: ChildOptions): Promise<ChildReport> {
   const startedMs = performance.now();
