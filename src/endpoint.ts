@@ -257,7 +257,7 @@ export class Endpoint {
     try {
       prepared = await this.#prepare(identity, copy, rules, options, leftMs(), signal);
     } catch (error) {
-      await settledWithin(trial.dismiss(), options.cancelGraceMs);
+      await trial.dismiss();
       throw error;
     }
     const { plan } = prepared;
@@ -276,7 +276,7 @@ export class Endpoint {
         tried = await preflight({ ...parts, timeoutMs: leftMs() });
       }
     } catch (error) {
-      await settledWithin(trial.dismiss(), options.cancelGraceMs);
+      await trial.dismiss();
       await removeCopies();
       throw error;
     }
@@ -307,7 +307,8 @@ export class Endpoint {
   }
 
   /**
-   * Starts the process that is to try a library, unless one waits. `takeChild` gives it away, `dismiss` ends it if nobody has taken it.
+   * Starts the process that is to try a library, unless one waits. `takeChild` gives it away; `dismiss` ends it if nobody has
+   * taken it, and waits for that no longer than `cancelGraceMs`.
    */
   #startTrial(options: ResolvedEndpointOptions): Trial {
     const isWanted = options.preflight !== false && this.#standby?.hasChild(options) !== true;
@@ -321,8 +322,11 @@ export class Endpoint {
     return {
       takeChild: async () => (await take()) ?? this.#standby?.takeChild(options) ?? null,
       dismiss: async () => {
-        const child = await take();
-        if (child !== null) await endChild(child);
+        const ended = async () => {
+          const child = await take();
+          if (child !== null) await endChild(child);
+        };
+        await settledWithin(ended(), options.cancelGraceMs);
       },
     };
   }

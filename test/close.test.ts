@@ -1,6 +1,6 @@
 /** Closing a registry: everything settles, by the deadline, and the report tells the truth. */
 import { readdir } from 'node:fs/promises';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import { fixture, fixturesDir } from '../fixtures/paths.js';
 import { deferred } from '../src/deferred.js';
 import { type CloseOptions, HandlerRegistry } from '../src/index.js';
@@ -74,6 +74,18 @@ test('close drops what has not finished in time, and says what it leaves behind'
   t.false(queued.entered);
 });
 
+/** Until the test ends, a store waits before it closes. It is every store's, so that such tests are serial. */
+function beforeStoreCloses(t: ExecutionContext, wait: () => Promise<void>): void {
+  const { close } = LibraryStore.prototype;
+  t.teardown(() => {
+    LibraryStore.prototype.close = close;
+  });
+  LibraryStore.prototype.close = async function (this: LibraryStore) {
+    await wait();
+    await close.call(this);
+  };
+}
+
 test.serial(
   'what retires while the directory is removed was left behind all the same',
   async (t) => {
@@ -83,19 +95,14 @@ test.serial(
     const handler = activeOf(registry, 'gate');
     const outcome = failure(registry.execute('gate', {}, gate.request));
     await gate.untilEntered();
-    const closeStore = LibraryStore.prototype.close;
-    t.teardown(() => {
-      LibraryStore.prototype.close = closeStore;
-    });
-    LibraryStore.prototype.close = async function (this: LibraryStore) {
+    beforeStoreCloses(t, async () => {
       gate.open();
       await eventually(
         () => handler.state,
         (state) => state === 'retired',
         'it retires',
       );
-      await closeStore.call(this);
-    };
+    });
 
     const { leftBehind } = await registry.close({ timeoutMs: 100 });
 
@@ -108,16 +115,9 @@ test.serial(
 test.serial('a file system that hangs does not hold up the end', async (t) => {
   const { registry } = await openRegistry(t);
   await registry.load('echo');
-  const closeStore = LibraryStore.prototype.close;
   const { promise: gate, resolve: open } = deferred<void>();
-  t.teardown(() => {
-    LibraryStore.prototype.close = closeStore;
-    open();
-  });
-  LibraryStore.prototype.close = async function (this: LibraryStore) {
-    await gate;
-    await closeStore.call(this);
-  };
+  t.teardown(open);
+  beforeStoreCloses(t, () => gate);
 
   t.deepEqual((await registry.close({ timeoutMs: 100 })).dropped, 0);
 });

@@ -79,28 +79,20 @@ export function leftOver(before: Resources, after: Resources): Comparison[] {
   const why = 'everything is given back';
   const compare = (
     what: string,
-    field: Exclude<keyof Resources, 'privateCopies'>,
+    from: number | undefined,
+    to: number | undefined,
+    names: readonly string[] = [],
   ): Comparison[] => {
-    const [from, to] = [before[field], after[field]];
     if (from === undefined || to === undefined) return [];
-    return [{ what, before: from, after: to, tolerance: 0, why, ok: to <= from }];
+    return [{ what, before: from, after: to, tolerance: 0, why, ok: to <= from, names }];
   };
-  const names = after.privateCopies;
-  const [copiesBefore, copiesAfter] = [before.privateCopies.length, names.length];
+  const copies = after.privateCopies;
   return [
-    ...compare('threads', 'threads'),
-    ...compare('descriptors', 'descriptors'),
-    ...compare('child processes, zombies included', 'children'),
-    ...compare('mapped handler libraries', 'mappedLibraries'),
-    {
-      what: 'private copies',
-      before: copiesBefore,
-      after: copiesAfter,
-      tolerance: 0,
-      why,
-      ok: copiesAfter <= copiesBefore,
-      names,
-    },
+    ...compare('threads', before.threads, after.threads),
+    ...compare('descriptors', before.descriptors, after.descriptors),
+    ...compare('child processes, zombies included', before.children, after.children),
+    ...compare('mapped handler libraries', before.mappedLibraries, after.mappedLibraries),
+    ...compare('private copies', before.privateCopies.length, copies.length, copies),
     {
       what: 'resident memory, KiB',
       before: before.rssKiB,
